@@ -1,0 +1,184 @@
+"""The one place where argument errors are built, and the checks that samplers share."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def message(function: str, argument: str, must: str, got: object, cure: str) -> str:
+    """Formats "`function`: `argument` must ..., got ... . What to do."""
+    return f"`{function}`: `{argument}` must {must}, got {got}. {cure}"
+
+
+def logits_and_axis(
+    function: str, logits: ArrayLike, axis: int
+) -> tuple[jax.Array, int]:
+    """Returns `logits` as an array and `axis` counted from the front."""
+    given = jnp.asarray(logits)
+    if not jnp.issubdtype(given.dtype, jnp.floating):
+        raise TypeError(
+            message(
+                function,
+                "logits",
+                "be a real floating array of unnormalised log-probabilities",
+                f"dtype {given.dtype.name} with shape {given.shape}",
+                "Convert it, for example with `.astype(jnp.float32)`.",
+            )
+        )
+    return given, category_axis(function, given.shape, axis, "logits")
+
+
+def category_axis(
+    function: str, shape: Sequence[int], axis: int, argument: str = "shape"
+) -> int:
+    """Returns `axis` counted from the front, for an array of this shape."""
+    rank = len(shape)
+    if not -rank <= axis < rank:
+        cure = "`logits` needs at least one axis, that of the categories."
+        if rank:
+            cure = "-1 is the last axis."
+        raise ValueError(
+            message(
+                function,
+                "axis",
+                f"name one of the {rank} axes of `{argument}`",
+                f"{axis} for shape {tuple(shape)}",
+                cure,
+            )
+        )
+    return axis % rank
+
+
+def temperature(
+    function: str, value: ArrayLike, shape: tuple[int, ...], axis: int, dtype: Any
+) -> jax.Array:
+    """Returns the temperature of every row: `shape` with length 1 on `axis`."""
+    if isinstance(value, int | float) and not (value > 0 and math.isfinite(value)):
+        raise ValueError(
+            message(
+                function,
+                "temperature",
+                "be a finite number above 0",
+                value,
+                "For a choice without relaxation use `hard=True` or `gumbel_max`; "
+                "to anneal towards 0, stop at a small positive floor.",
+            )
+        )
+    given = jnp.asarray(value)
+    if not (
+        jnp.issubdtype(given.dtype, jnp.floating)
+        or jnp.issubdtype(given.dtype, jnp.integer)
+    ):
+        raise TypeError(
+            message(
+                function,
+                "temperature",
+                "be a real number or array",
+                f"dtype {given.dtype.name}",
+                "Convert it, for example with `.astype(jnp.float32)`.",
+            )
+        )
+    rows = shape[:axis] + (1,) + shape[axis + 1 :]
+    padded = (1,) * (len(shape) - given.ndim) + given.shape
+    fits = len(padded) == len(rows) and all(
+        have in (1, want) for have, want in zip(padded, rows, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            message(
+                function,
+                "temperature",
+                f"broadcast to {rows}, one value for each row of `logits`",
+                f"shape {given.shape} for logits of shape {shape}, axis {axis}",
+                "A temperature that differs between categories would change the law "
+                "of the choice; divide the logits instead.",
+            )
+        )
+    return jnp.broadcast_to(given.astype(dtype).reshape(padded), rows)
+
+
+def broadcast(
+    function: str, argument: str, value: ArrayLike, shape: tuple[int, ...]
+) -> jax.Array:
+    """Returns `value` broadcast to the shape of the logits."""
+    given = jnp.asarray(value)
+    try:
+        fits = jnp.broadcast_shapes(given.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            message(
+                function,
+                argument,
+                f"broadcast to the shape of `logits`, {shape}",
+                f"shape {given.shape}",
+                "Add or move axes so that each one is 1 or equal.",
+            )
+        )
+    padded = given.reshape((1,) * (len(shape) - given.ndim) + given.shape)
+    return jnp.broadcast_to(padded, shape)
+
+
+def mask(function: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Returns the mask of allowed categories, broadcast to the logits."""
+    given = jnp.asarray(where)
+    if given.dtype != jnp.bool_:
+        raise TypeError(
+            message(
+                function,
+                "where",
+                "be a boolean mask, True for allowed categories",
+                f"dtype {given.dtype.name}",
+                "Compare first, for example `where=mask != 0`.",
+            )
+        )
+    return broadcast(function, "where", given, shape)
+
+
+def noise(
+    function: str, gumbels: ArrayLike, shape: tuple[int, ...], dtype: Any
+) -> jax.Array:
+    """Returns the injected noise in the dtype of the computation."""
+    given = jnp.asarray(gumbels)
+    if not (
+        jnp.issubdtype(given.dtype, jnp.floating)
+        or jnp.issubdtype(given.dtype, jnp.integer)
+    ):
+        raise TypeError(
+            message(
+                function,
+                "gumbels",
+                "be real noise to use in place of a draw",
+                f"dtype {given.dtype.name}",
+                "Pass floats, or `gumbels=0.0` for no noise.",
+            )
+        )
+    return broadcast(function, "gumbels", given, shape).astype(dtype)
+
+
+def scalar_key(function: str, key: object) -> jax.Array:
+    """Returns `key` if it is one typed key or one legacy key."""
+    if isinstance(key, jax.Array):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            if key.ndim == 0:
+                return key
+        elif key.dtype == jnp.uint32 and key.ndim == 1 and key.shape[0] >= 2:
+            return key
+        got = f"dtype {key.dtype} with shape {key.shape}"
+    else:
+        got = repr(key)
+    raise TypeError(
+        message(
+            function,
+            "key",
+            "be one PRNG key",
+            got,
+            "Make one with `jax.random.key(seed)`; for a batch of keys use "
+            "`jax.vmap(f)(jax.random.split(key, n), rows)`.",
+        )
+    )

@@ -1,0 +1,99 @@
+"""Counter-based random bits: Threefry-2x32 with 20 rounds, written out in jnp.
+
+The two words of an element depend on the key and on its counter alone, so that they
+are the same under jit, vmap, padding and any sharding. On CPU the unrolled rounds
+fuse with what follows; the rolled loop that JAX lowers to does not.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+# "gumb", "ax\0\0": keeps our stream apart from what jax.random draws with the same key.
+_DOMAIN = (np.uint32(0x67756D62), np.uint32(0x61780000))
+
+Words = tuple[jax.Array, jax.Array]
+
+
+def threefry2x32(key: tuple[ArrayLike, ArrayLike], counter: Words) -> Words:
+    """Applies the Threefry-2x32-20 bijection to a counter.
+
+    Args:
+        key: two uint32 words, which broadcast against the counter.
+        counter: two uint32 arrays.
+
+    Returns:
+        Two uint32 arrays of random words.
+
+    References:
+        Salmon, Moraes, Dror, Shaw, 2011. Parallel random numbers: as easy as 1, 2, 3.
+    """
+    k0, k1 = (jnp.asarray(word, jnp.uint32) for word in key)
+    schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
+    x0, x1 = counter[0] + k0, counter[1] + k1
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x0 = x0 + x1
+            x1 = (x1 << np.uint32(rotation)) | (x1 >> np.uint32(32 - rotation))
+            x1 = x1 ^ x0
+        x0 = x0 + schedule[(group + 1) % 3]
+        x1 = x1 + (schedule[(group + 2) % 3] + np.uint32(group + 1))
+    return x0, x1
+
+
+def key_words(key: jax.Array) -> Words:
+    """Folds the library's constant into a JAX key of any implementation."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    data = jax.random.key_data(key) if typed else key
+    words = [data[i] for i in range(data.shape[0])]
+    if len(words) % 2:
+        words.append(jnp.zeros((), jnp.uint32))
+    state: Words = (jnp.asarray(_DOMAIN[0]), jnp.asarray(_DOMAIN[1]))
+    for pair in zip(words[::2], words[1::2], strict=True):
+        state = threefry2x32(pair, state)
+    return state
+
+
+def random_words(
+    key: jax.Array,
+    shape: Sequence[int],
+    *,
+    axis: int,
+    offset: tuple[ArrayLike, ArrayLike] = (0, 0),
+) -> Words:
+    """Returns two random words for each element of an array.
+
+    Args:
+        key: one typed or legacy key.
+        shape: shape of the array.
+        axis: the category axis, counted from the front.
+        offset: counters (row, category) of the first element.
+
+    Returns:
+        Two uint32 arrays of that shape. The counter of an element is (row, category),
+        row being its flat index over all other axes in C order.
+
+    Raises:
+        ValueError: the counters do not fit 32 bits.
+    """
+    sizes = list(shape)
+    num_categories = sizes[axis]
+    sizes[axis] = 1
+    if math.prod(sizes) > 2**32 or num_categories > 2**32:
+        raise ValueError(f"more than 2**32 rows or categories in shape {tuple(shape)}")
+    row = jnp.broadcast_to(jnp.asarray(offset[0], jnp.uint32), tuple(shape))
+    stride = 1
+    for dimension in reversed(range(len(sizes))):
+        if dimension != axis and sizes[dimension] > 1:
+            index = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), dimension)
+            row = row + index * np.uint32(stride)
+            stride *= sizes[dimension]
+    category = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis)
+    category = category + jnp.asarray(offset[1], jnp.uint32)
+    return threefry2x32(key_words(key), (row, category))

@@ -1,0 +1,256 @@
+"""Temperature schedules: pure functions of the step, usable as `optax.Schedule`.
+
+Each returns a function step -> temperature. The step may be a Python number or a traced
+array; the result is passed to a sampler as `temperature` and never recompiles it.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+import optax
+
+from gumbax import _checks
+
+
+def constant(value: float) -> optax.Schedule:
+    """One temperature for all steps.
+
+    Args:
+        value: the temperature, > 0.
+
+    Returns:
+        Schedule: step -> temperature.
+
+    Raises:
+        ValueError: `value` is not above 0.
+
+    Example:
+        >>> constant(0.5)(10)
+        0.5
+
+    References:
+        Maddison, Mnih, Teh, 2017. https://arxiv.org/abs/1611.00712
+    """
+    _positive("schedules.constant", "value", value)
+    return optax.constant_schedule(value)
+
+
+def linear(
+    init_value: float, end_value: float, transition_steps: int
+) -> optax.Schedule:
+    """A straight line from `init_value`, reaching `end_value` at `transition_steps`.
+
+    Args:
+        init_value: temperature at step 0, > 0.
+        end_value: temperature from step `transition_steps` on, > 0.
+        transition_steps: length of the line in steps, >= 1.
+
+    Returns:
+        Schedule: step -> temperature.
+
+    Raises:
+        ValueError: a temperature is not above 0, or `transition_steps` is below 1.
+
+    Example:
+        >>> float(linear(10.0, 0.1, 99)(99))
+        0.10000000149011612
+
+    References:
+        Dong, Yang, 2019 (GDAS: 10 to 0.1). https://arxiv.org/abs/1910.04465
+    """
+    name = "schedules.linear"
+    _positive(name, "init_value", init_value)
+    _positive(name, "end_value", end_value)
+    _at_least_one(name, "transition_steps", transition_steps)
+
+    def schedule(step):
+        fraction = jnp.clip(step / transition_steps, 0, 1)
+        # Weighted this way round, both ends are exact.
+        return (1 - fraction) * init_value + fraction * end_value
+
+    return schedule
+
+
+def exponential(
+    init_value: float, rate: float, *, floor: float, every: int = 1
+) -> optax.Schedule:
+    """max(floor, init_value * exp(-rate * step)), updated once in `every` steps.
+
+    Args:
+        init_value: temperature at step 0, > 0.
+        rate: decay for each step, >= 0.
+        floor: lowest temperature, > 0.
+        every: steps between updates, >= 1. The decay does not depend on it: at a
+            multiple of `every` the value is that of `every=1`.
+
+    Returns:
+        Schedule: step -> temperature.
+
+    Raises:
+        ValueError: a temperature is not above 0, `rate` is negative, or `every` is
+            below 1.
+
+    Example:
+        >>> float(exponential(1.0, 1e-4, floor=0.5, every=500)(100_000))
+        0.5
+
+    References:
+        Jang, Gu, Poole, 2017, Sec. 4.2. https://arxiv.org/abs/1611.01144
+    """
+    name = "schedules.exponential"
+    _positive(name, "init_value", init_value)
+    _positive(name, "floor", floor)
+    _at_least_one(name, "every", every)
+    if not (rate >= 0 and math.isfinite(rate)):
+        raise ValueError(
+            _checks.message(
+                name,
+                "rate",
+                "be a finite number >= 0",
+                rate,
+                "The temperature is multiplied by exp(-rate) in each step.",
+            )
+        )
+
+    def schedule(step):
+        updated = step // every * every
+        return jnp.maximum(floor, init_value * jnp.exp(-rate * updated))
+
+    return schedule
+
+
+def cosine(
+    init_value: float, end_value: float, transition_steps: int
+) -> optax.Schedule:
+    """Half a cosine from `init_value` to `end_value`, flat at both ends.
+
+    Args:
+        init_value: temperature at step 0, > 0.
+        end_value: temperature from step `transition_steps` on, > 0.
+        transition_steps: length of the descent in steps, >= 1.
+
+    Returns:
+        Schedule: step -> temperature.
+
+    Raises:
+        ValueError: a temperature is not above 0, or `transition_steps` is below 1.
+
+    Example:
+        >>> float(cosine(1.0, 0.5, 10)(5))
+        0.75
+
+    References:
+        Loshchilov, Hutter, 2017 (for learning rates). https://arxiv.org/abs/1608.03983
+    """
+    name = "schedules.cosine"
+    _positive(name, "init_value", init_value)
+    _positive(name, "end_value", end_value)
+    _at_least_one(name, "transition_steps", transition_steps)
+
+    def schedule(step):
+        fraction = jnp.clip(step / transition_steps, 0, 1)
+        fraction = (1 - jnp.cos(jnp.pi * fraction)) / 2
+        return (1 - fraction) * init_value + fraction * end_value
+
+    return schedule
+
+
+def preset(name: str, *, num_epochs: int, steps_per_epoch: int = 1) -> optax.Schedule:
+    """The temperature schedule of a published system, by name.
+
+    Published schedules change once an epoch; so does this one, as a function of the
+    step. With `steps_per_epoch=1` the step is the epoch.
+
+    Args:
+        name: a key of `PRESETS`: "jang2017", "gdas", "snas", "fbnet", "nni",
+            "drnas_baselines" or "archai".
+        num_epochs: length of the search in epochs, >= 1.
+        steps_per_epoch: steps in an epoch, >= 1. For "jang2017", whose decay is by
+            the step, it does not matter.
+
+    Returns:
+        Schedule: step -> temperature.
+
+    Raises:
+        ValueError: the name is unknown (the message lists the known ones), or a length
+            is below 1.
+
+    Example:
+        >>> schedule = preset("gdas", num_epochs=250)
+        >>> [round(float(schedule(n)), 3) for n in (0, 249)]
+        [10.0, 0.1]
+
+    References:
+        Jang, Gu, Poole, 2017 (max(0.5, exp(-1e-4 t)), each 500 steps).
+        Dong, Yang, 2019 (GDAS: 10 to 0.1). Xie et al., 2019 (SNAS: 1 to 0.03).
+        Wu et al., 2019 (FBNet: 5 exp(-0.045 n)). NNI GumbelDARTS (1 to 0.33).
+        Chen et al., 2021 (DrNAS, its baselines: 10 - 9 n / 100). Archai (constant 1).
+    """
+    if name not in PRESETS:
+        raise ValueError(
+            _checks.message(
+                "schedules.preset",
+                "name",
+                "be a published schedule",
+                repr(name),
+                f"Known: {', '.join(PRESETS)}.",
+            )
+        )
+    _at_least_one("schedules.preset", "num_epochs", num_epochs)
+    _at_least_one("schedules.preset", "steps_per_epoch", steps_per_epoch)
+    return PRESETS[name](num_epochs, steps_per_epoch)
+
+
+def _by_epoch(
+    make: Callable[[int], optax.Schedule],
+) -> Callable[[int, int], optax.Schedule]:
+    """Makes a schedule of epochs one of steps."""
+
+    @functools.wraps(make)
+    def make_by_step(num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
+        of_epoch = make(num_epochs)
+        return lambda step: of_epoch(step // steps_per_epoch)
+
+    return make_by_step
+
+
+PRESETS: Mapping[str, Callable[[int, int], optax.Schedule]] = {
+    "jang2017": lambda num_epochs, steps: exponential(1.0, 1e-4, floor=0.5, every=500),
+    "gdas": _by_epoch(lambda num_epochs: linear(10.0, 0.1, max(num_epochs - 1, 1))),
+    # The public code counts from the end of the first epoch: 1 - 0.97 / N at epoch 0.
+    "snas": _by_epoch(
+        lambda num_epochs: lambda n: linear(1.0, 0.03, num_epochs)(n + 1)
+    ),
+    "fbnet": _by_epoch(lambda num_epochs: lambda n: 5.0 * jnp.exp(-0.045 * n)),
+    "nni": _by_epoch(lambda num_epochs: linear(1.0, 0.33, max(num_epochs - 1, 1))),
+    "drnas_baselines": _by_epoch(lambda num_epochs: linear(10.0, 1.0, 100)),
+    "archai": _by_epoch(lambda num_epochs: constant(1.0)),
+}
+
+
+def _positive(function: str, argument: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(
+            _checks.message(
+                function,
+                argument,
+                "be a finite temperature above 0",
+                value,
+                "A sampler has no value at temperature 0; stop at a small floor.",
+            )
+        )
+
+
+def _at_least_one(function: str, argument: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(
+            _checks.message(
+                function,
+                argument,
+                "be at least 1",
+                value,
+                "Pass a number of steps or epochs.",
+            )
+        )
