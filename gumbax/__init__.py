@@ -1,7 +1,11 @@
 """Differentiable discrete choice for JAX."""
 
+from gumbax import convolution as convolution
 from gumbax import gumbel as gumbel
+from gumbax import schedules as schedules
 from gumbax._relaxation import gumbel_max as gumbel_max
 from gumbax._relaxation import gumbel_softmax as gumbel_softmax
+from gumbax.mixed_op import mixed_op as mixed_op
+from gumbax.mixed_op import single_path as single_path
 
 __version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Architecture search: spaces, methods, the search itself, and the gap report."""

@@ -1,0 +1,61 @@
+"""How a search turns architecture logits into the weights of a step."""
+
+from collections.abc import Callable, Mapping
+
+import chex
+import jax
+import optax
+
+from gumbax import mixed_op, schedules, single_path
+from gumbax._relaxation import gumbel_softmax
+from gumbax.search.network import Operation
+
+
+@chex.dataclass(frozen=True)
+class Method:
+    """A search method, as a record of functions.
+
+    Attributes:
+        name: its name on the command line and in saved files.
+        weights: (key, arch_logits [edges, primitives], temperature) -> weights of the
+            same shape.
+        operation: how an edge uses its weights.
+        temperature: number of steps -> schedule.
+        weight_learning_rate: peak of the cosine schedule of the weights (Adam).
+        arch_learning_rate: of the architecture logits (Adam).
+    """
+
+    name: str
+    weights: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    operation: Operation
+    temperature: Callable[[int], optax.Schedule]
+    weight_learning_rate: float = 3e-3
+    arch_learning_rate: float = 3e-2
+
+
+def _straight_through(key, arch_logits, temperature):
+    return gumbel_softmax(key, arch_logits, temperature=temperature, hard=True)
+
+
+def _softmax(key, arch_logits, temperature):
+    del key
+    return jax.nn.softmax(arch_logits / temperature)
+
+
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="gumbel",
+            weights=_straight_through,
+            operation=single_path,
+            temperature=lambda num_steps: schedules.cosine(2.0, 0.2, num_steps),
+        ),
+        Method(
+            name="darts",
+            weights=_softmax,
+            operation=mixed_op,
+            temperature=lambda num_steps: schedules.constant(1.0),
+        ),
+    )
+}
