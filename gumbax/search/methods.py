@@ -21,16 +21,17 @@ class Method:
             same shape.
         operation: how an edge uses its weights.
         temperature: number of steps -> schedule.
-        weight_learning_rate: peak of the cosine schedule of the weights (Adam).
         arch_learning_rate: of the architecture logits (Adam).
+        warmup: share of the steps before the logits begin to move, so that operations
+            with weights are not dropped while these are still random.
     """
 
     name: str
     weights: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     operation: Operation
     temperature: Callable[[int], optax.Schedule]
-    weight_learning_rate: float = 3e-3
     arch_learning_rate: float = 3e-2
+    warmup: float = 0.3
 
 
 def _straight_through(key, arch_logits, temperature):

@@ -1,0 +1,8 @@
+"""`python -m gumbax` is the command `gumbax`."""
+
+import sys
+
+from gumbax.search.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
