@@ -50,8 +50,8 @@ def mixed_op(
         Liu, Simonyan, Yang, 2019 (DARTS), Eq. 2. https://arxiv.org/abs/1806.09055
     """
     branches, params = tuple(branches), tuple(params)
-    weights = _check_edge("mixed_op", "weights", weights, branches, params, x)
-    return _dense(branches, weights, params, x)
+    weights = _check_weights("mixed_op", "weights", weights, branches, params)
+    return _mixed_op(branches, weights, params, x)
 
 
 def single_path(
@@ -100,22 +100,35 @@ def single_path(
         Jang, Gu, Poole, 2017, Sec. 2.2. https://arxiv.org/abs/1611.01144
     """
     branches, params = tuple(branches), tuple(params)
-    weights = _check_edge("single_path", "one_hot", one_hot, branches, params, x)
-    operands = (params, jax.tree.map(jnp.asarray, x))
-    smooth, rest = _partition(operands)
+    weights = _check_weights("single_path", "one_hot", one_hot, branches, params)
+    return _single_path_jit(branches, weights, params, x)
+
+
+# Jitted with static branches: edges that share their branches share one trace.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mixed_op(branches, weights, params, x):
+    _check_branches("mixed_op", branches, params, x)
+    return _dense(branches, weights, params, x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _single_path_jit(branches, weights, params, x):
+    _check_branches("single_path", branches, params, x)
+    smooth, rest = _partition((params, x))
     return _single_path(branches, weights, smooth, rest)
 
 
 # Checks
 
 
-def _check_edge(
+def _check_weights(
     function: str,
     argument: str,
     weights: ArrayLike,
     branches: tuple[Branch, ...],
     params: tuple[PyTree, ...],
-    x: PyTree,
 ) -> jax.Array:
     given = jnp.asarray(weights)
     if not jnp.issubdtype(given.dtype, jnp.floating):
@@ -155,7 +168,6 @@ def _check_edge(
                 "Use None for a branch without parameters.",
             )
         )
-    _check_branches(function, branches, params, x)
     return given
 
 
@@ -295,9 +307,10 @@ def _value(branches, weights, smooth, rest):
 
 @_value.defjvp
 def _value_jvp(branches, primals, tangents):
-    *primals, rest = primals
-    _, tangent = jax.jvp(_dense_of(branches, rest), primals, tangents[:-1])
-    return _value(branches, *primals, rest), tangent
+    *smooth_primals, rest = primals
+    dense = _dense_of(branches, rest)
+    _, tangent = jax.jvp(dense, tuple(smooth_primals), tuple(tangents[:-1]))
+    return _value(branches, *primals), tangent
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

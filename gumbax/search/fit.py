@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import chex
@@ -122,8 +123,7 @@ class Search:
                 state, metrics = self._step(state, *halves)
                 return state, jax.tree.map(jnp.add, total, metrics)
 
-            shapes = jax.eval_shape(self._step, state, *halves)[1]
-            zeros = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
+            zeros = Metrics(**{f.name: jnp.zeros(()) for f in fields(Metrics)})
             first = state.step
             state, total = jax.lax.while_loop(
                 lambda carry: carry[0].step < last, body, (state, zeros)

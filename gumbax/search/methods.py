@@ -30,7 +30,7 @@ class Method:
     weights: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     operation: Operation
     temperature: Callable[[int], optax.Schedule]
-    arch_learning_rate: float = 3e-2
+    arch_learning_rate: float = 0.1
     warmup: float = 0.3
 
 
