@@ -2,6 +2,7 @@
 
 from gumbax import convolution as convolution
 from gumbax import gumbel as gumbel
+from gumbax import pooling as pooling
 from gumbax import schedules as schedules
 from gumbax._relaxation import gumbel_max as gumbel_max
 from gumbax._relaxation import gumbel_softmax as gumbel_softmax

@@ -10,28 +10,21 @@ the stock convolution.
 Shapes: x [N, H, W, C], kernel [kh, kw, C / groups, O], result [N, H', W', O].
 """
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gumbax import _checks
+from gumbax import _windows
+from gumbax._windows import Window
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Window:
-    """Static facts of a convolution."""
-
-    strides: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-    dilation: tuple[int, int]
-    depthwise: bool
+# Sums of the depthwise kernel gradient that are held at a time: 64 KiB each.
+_CACHED_ELEMENTS = 16384
 
 
 def conv_general_dilated(
@@ -110,54 +103,45 @@ def conv_general_dilated(
     )
     if not handled:
         return stock(lhs, rhs)
-    strides = (int(window_strides[0]), int(window_strides[1]))
-    dilation = tuple(rhs_dilation or (1, 1))
-    spans = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
-    if isinstance(padding, str):
-        pairs = lax.padtype_to_pads(lhs.shape[1:3], spans, strides, padding)
-    else:
-        pairs = padding
-    (top, bottom), (left, right) = pairs
-    window = _Window(
-        strides=strides,
-        padding=((int(top), int(bottom)), (int(left), int(right))),
-        dilation=(int(dilation[0]), int(dilation[1])),
-        depthwise=depthwise,
+    window = Window.make(
+        lhs.shape[1:3], rhs.shape[:2], window_strides, padding, rhs_dilation
     )
-    return _convolve(window, lhs, rhs)
+    return _convolve(window, depthwise, lhs, rhs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve(window: _Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _forward(window, x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolve(window, depthwise, x, kernel):
+    return _forward(window, depthwise, x, kernel)
 
 
-def _convolve_fwd(window, x, kernel):
-    return _forward(window, x, kernel), (x, kernel)
+def _convolve_fwd(window, depthwise, x, kernel):
+    return _forward(window, depthwise, x, kernel), (x, kernel)
 
 
-def _convolve_bwd(window, residuals, cotangent):
+def _convolve_bwd(window, depthwise, residuals, cotangent):
+    stock = functools.partial(_stock, window, depthwise)
     return lax.platform_dependent(
         *residuals,
         cotangent,
-        cpu=functools.partial(_pull_back, window),
-        default=lambda x, kernel, g: jax.vjp(
-            functools.partial(_stock, window), x, kernel
-        )[1](g),
+        cpu=functools.partial(_pull_back, window, depthwise),
+        default=lambda x, kernel, g: jax.vjp(stock, x, kernel)[1](g),
     )
 
 
 _convolve.defvjp(_convolve_fwd, _convolve_bwd)
 
 
-def _forward(window: _Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    shifts = functools.partial(_sum_of_shifts, window)
-    stock = functools.partial(_stock, window)
-    cpu = shifts if window.depthwise else stock
+def _forward(
+    window: Window, depthwise: bool, x: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    stock = functools.partial(_stock, window, depthwise)
+    cpu = functools.partial(_sum_of_shifts, window) if depthwise else stock
     return lax.platform_dependent(x, kernel, cpu=cpu, default=stock)
 
 
-def _stock(window: _Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _stock(
+    window: Window, depthwise: bool, x: jax.Array, kernel: jax.Array
+) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -165,70 +149,38 @@ def _stock(window: _Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
         window.padding,
         rhs_dilation=window.dilation,
         dimension_numbers=_LAYOUT,
-        feature_group_count=x.shape[-1] if window.depthwise else 1,
+        feature_group_count=x.shape[-1] if depthwise else 1,
     )
 
 
 def _pull_back(
-    window: _Window, x: jax.Array, kernel: jax.Array, g: jax.Array
+    window: Window, depthwise: bool, x: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    pointwise = kernel.shape[:2] == window.strides == (1, 1)
-    if pointwise and not window.depthwise and x.shape[:3] == g.shape[:3]:
+    pointwise = window.size == window.strides == (1, 1)
+    if pointwise and not depthwise and x.shape[:3] == g.shape[:3]:
         return (
             jnp.einsum("nhwo,io->nhwi", g, kernel[0, 0]),
             jnp.einsum("nhwi,nhwo->io", x, g)[None, None],
         )
-    # The gradient of the input is a convolution of the spread-out cotangent with the
-    # turned kernel, without stride or padding.
-    unit = dataclasses.replace(window, strides=(1, 1), padding=((0, 0), (0, 0)))
-    spread = _spread(window, x, kernel, g)
+    spread = _windows.spread(window, x.shape[1:3], g)
     turned = jnp.flip(kernel, (0, 1))
-    if window.depthwise:
+    transposed = window.transposed()
+    if depthwise:
         return (
-            _sum_of_shifts(unit, spread, turned),
-            _depthwise_kernel_gradient(window, x, kernel, g),
+            _sum_of_shifts(transposed, spread, turned),
+            _depthwise_kernel_gradient(window, x, g),
         )
     return (
-        _stock(unit, spread, turned.transpose(0, 1, 3, 2)),
-        _kernel_gradient(window, x, kernel, g),
+        _stock(transposed, False, spread, turned.transpose(0, 1, 3, 2)),
+        _kernel_gradient(window, x, g),
     )
 
 
-def _spatial(window: _Window, x: jax.Array, kernel: jax.Array, g: jax.Array):
-    """Of each spatial axis: input, output, kernel size, dilation, stride, padding."""
-    return zip(
-        x.shape[1:3],
-        g.shape[1:3],
-        kernel.shape[:2],
-        window.dilation,
-        window.strides,
-        window.padding,
-        strict=True,
-    )
-
-
-def _pad(x: jax.Array, edges: Sequence[tuple[int, int, int]]) -> jax.Array:
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-
-
-def _spread(
-    window: _Window, x: jax.Array, kernel: jax.Array, g: jax.Array
-) -> jax.Array:
-    """Cotangents at the places of the inputs, with the margin that a kernel needs."""
-    edges = []
-    for size, out, k, d, s, (low, _) in _spatial(window, x, kernel, g):
-        before = (k - 1) * d - low
-        length = (out - 1) * s + 1
-        edges.append((before, size + (k - 1) * d - length - before, s - 1))
-    return _pad(g, edges)
-
-
-def _kernel_gradient(
-    window: _Window, x: jax.Array, kernel: jax.Array, g: jax.Array
-) -> jax.Array:
+def _kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> jax.Array:
     """Forward convolution of inputs with cotangents, the batch as the channels."""
     edges = []
-    for size, out, k, d, s, (low, _) in _spatial(window, x, kernel, g):
+    sizes = zip(x.shape[1:3], g.shape[1:3], *window.axes(), strict=True)
+    for size, out, k, d, s, (low, _) in sizes:
         edges.append((low, (k - 1) * d + (out - 1) * s + 1 - size - low))
     gradient = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),
@@ -241,43 +193,31 @@ def _kernel_gradient(
     return gradient.transpose(1, 2, 0, 3)
 
 
-def _depthwise_kernel_gradient(
-    window: _Window, x: jax.Array, kernel: jax.Array, g: jax.Array
-) -> jax.Array:
-    """Sum over the batch, image by image, of inputs times cotangents.
-
-    The sums stay in the cache; one reduction for each kernel position over the whole
-    batch is four times slower on CPU.
-    """
-
-    def add(sums: list[jax.Array], image: tuple[jax.Array, jax.Array]):
-        x_one, g_one = (array[None] for array in image)
-        shifts = _shifts(window, x_one, kernel, g.shape[1:3])
-        pairs = zip(sums, shifts, strict=True)
-        return [total + shifted[0] * g_one[0] for total, (_, shifted) in pairs], None
-
-    taps = kernel.shape[0] * kernel.shape[1]
-    sums, _ = lax.scan(add, [jnp.zeros(g.shape[1:], g.dtype)] * taps, (x, g))
-    return jnp.stack([jnp.sum(total, (0, 1)) for total in sums]).reshape(kernel.shape)
-
-
-def _sum_of_shifts(window: _Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    out = jax.eval_shape(functools.partial(_stock, window), x, kernel)
+def _sum_of_shifts(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
     terms = [
-        shifted * kernel[tap][0]
-        for tap, shifted in _shifts(window, x, kernel, out.shape[1:3])
+        shifted * kernel[position][0]
+        for position, shifted in _windows.shifts(window, x)
     ]
     return functools.reduce(jnp.add, terms)
 
 
-def _shifts(
-    window: _Window, x: jax.Array, kernel: jax.Array, out: tuple[int, ...]
-) -> Iterator[tuple[tuple[int, int], jax.Array]]:
-    """Each kernel position and the inputs that it meets."""
-    padded = _pad(x, [(low, high, 0) for low, high in window.padding])
-    (dy, dx), (sy, sx), (height, width) = window.dilation, window.strides, out
-    for a in range(kernel.shape[0]):
-        for b in range(kernel.shape[1]):
-            rows = slice(a * dy, a * dy + (height - 1) * sy + 1, sy)
-            columns = slice(b * dx, b * dx + (width - 1) * sx + 1, sx)
-            yield (a, b), padded[:, rows, columns]
+def _depthwise_kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> jax.Array:
+    """Sum over the batch, a few images at a time, of inputs times cotangents.
+
+    The sums stay in the cache; one reduction for each kernel position over the whole
+    batch is four times slower on CPU.
+    """
+    num_images = x.shape[0]
+    fitting = max(1, _CACHED_ELEMENTS // math.prod(g.shape[1:]))
+    size = max(d for d in range(1, fitting + 1) if num_images % d == 0)
+
+    def add(sums: list[jax.Array], group: tuple[jax.Array, jax.Array]):
+        x_part, g_part = group
+        pairs = zip(sums, _windows.shifts(window, x_part), strict=True)
+        return [total + shifted * g_part for total, (_, shifted) in pairs], None
+
+    groups = [a.reshape(num_images // size, size, *a.shape[1:]) for a in (x, g)]
+    zeros = jnp.zeros((size, *g.shape[1:]), g.dtype)
+    sums, _ = lax.scan(add, [zeros] * math.prod(window.size), tuple(groups))
+    summed = jnp.stack([jnp.sum(total, (0, 1, 2)) for total in sums])
+    return summed.reshape(*window.size, 1, x.shape[-1])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gumbax import convolution
+from gumbax import convolution, pooling
 
 CHANNELS_IN_GROUP = 4
 
@@ -50,16 +50,14 @@ class AvgPool(nnx.Module):
     """Mean of 3x3 neighbours, the margin not counted."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nnx.avg_pool(
-            x, (3, 3), strides=(1, 1), padding="SAME", count_include_pad=False
-        )
+        return pooling.avg_pool(x, (3, 3), padding="SAME")
 
 
 class MaxPool(nnx.Module):
     """Maximum of 3x3 neighbours."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nnx.max_pool(x, (3, 3), strides=(1, 1), padding="SAME")
+        return pooling.max_pool(x, (3, 3), padding="SAME")
 
 
 class ReluConvNorm(nnx.Module):
