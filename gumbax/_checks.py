@@ -82,7 +82,7 @@ def temperature(
                 "Convert it, for example with `.astype(jnp.float32)`.",
             )
         )
-    rows = shape[:axis] + (1,) + shape[axis + 1 :]
+    rows = (*shape[:axis], 1, *shape[axis + 1 :])
     padded = (1,) * (len(shape) - given.ndim) + given.shape
     fits = len(padded) == len(rows) and all(
         have in (1, want) for have, want in zip(padded, rows, strict=True)

@@ -143,7 +143,6 @@ def _index(
     return jnp.squeeze(index, axis)
 
 
-
 @functools.partial(jax.jit, static_argnames=("axis", "hard"))
 def _sample(
     key: jax.Array | None,

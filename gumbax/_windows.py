@@ -5,6 +5,7 @@ Shapes: x [N, H, W, C], result of a window [N, H', W', C].
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +36,10 @@ class Window:
         """From the arguments of a convolution over images [..., H, W] of this size."""
         dilation = tuple(dilation or (1, 1))
         spans = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+        pairs: Any = padding
         if isinstance(padding, str):
-            padding = lax.padtype_to_pads(image, spans, strides, padding)
-        (top, bottom), (left, right) = padding
+            pairs = lax.padtype_to_pads(image, spans, strides, padding)
+        (top, bottom), (left, right) = pairs
         return cls(
             size=_pair(size),
             strides=_pair(strides),
@@ -67,7 +69,9 @@ def _pair(values: Sequence[int]) -> Pair:
     return int(first), int(second)
 
 
-def pad(x: jax.Array, edges: Sequence[Sequence[int]], value: ArrayLike) -> jax.Array:
+def pad(
+    x: jax.Array, edges: Sequence[tuple[int, int, int]], value: ArrayLike
+) -> jax.Array:
     """Pads the spatial axes by (low, high, between) elements of that value."""
     value = jnp.asarray(value, x.dtype)
     return lax.pad(x, value, [(0, 0, 0), *edges, (0, 0, 0)])

@@ -75,8 +75,8 @@ def conv_general_dilated(
     References:
         README, "Convolutions inside control flow".
     """
-    # Checks every argument, and gives the stock error where one does not fit.
-    stock = functools.partial(
+    # It checks every argument, and gives the stock error where one does not fit.
+    stock: Any = functools.partial(
         lax.conv_general_dilated,
         window_strides=window_strides,
         padding=padding,
@@ -211,7 +211,7 @@ def _depthwise_kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> ja
     fitting = max(1, _CACHED_ELEMENTS // math.prod(g.shape[1:]))
     size = max(d for d in range(1, fitting + 1) if num_images % d == 0)
 
-    def add(sums: list[jax.Array], group: tuple[jax.Array, jax.Array]):
+    def add(sums: list[jax.Array], group: tuple[jax.Array, ...]):
         x_part, g_part = group
         pairs = zip(sums, _windows.shifts(window, x_part), strict=True)
         return [total + shifted * g_part for total, (_, shifted) in pairs], None

@@ -243,7 +243,9 @@ def _chosen(
 ) -> PyTree:
     """The selected branch alone. A weight of 1 leaves its output as it is."""
     index = jnp.argmax(weights)
-    runs = [lambda params, x, i=i: branches[i](params[i], x) for i in _indices(branches)]
+    runs = [
+        lambda params, x, i=i: branches[i](params[i], x) for i in _indices(branches)
+    ]
     output = jax.lax.switch(index, runs, params, x)
     return jax.tree.map(lambda y: _scale(weights[index], y), output)
 

@@ -54,7 +54,11 @@ class MixedOp(nnx.Module):
         if not branches:
             raise ValueError(
                 _checks.message(
-                    "MixedOp", "branches", "hold at least one module", "none", "Add one."
+                    "MixedOp",
+                    "branches",
+                    "hold at least one module",
+                    "none",
+                    "Add one.",
                 )
             )
         self.branches = nnx.List(branches)
@@ -139,7 +143,9 @@ def pure_branches(
 
 
 @functools.lru_cache(maxsize=1024)
-def _branch(name: str, graphdef: nnx.GraphDef, treedef: Any) -> Callable[[list, Any], Any]:
+def _branch(
+    name: str, graphdef: nnx.GraphDef, treedef: Any
+) -> Callable[[list, Any], Any]:
     def branch(leaves, x):
         module = nnx.merge(graphdef, jax.tree.unflatten(treedef, leaves))
         before = nnx.to_flat_state(nnx.state(module))
@@ -184,6 +190,6 @@ def _draw_key(rngs: nnx.Rngs | nnx.RngStream | jax.Array | None) -> jax.Array:
             "rngs",
             "give a key for the draw",
             got,
-            'Pass a key, `nnx.Rngs(arch=seed)`, or `deterministic=True`.',
+            "Pass a key, `nnx.Rngs(arch=seed)`, or `deterministic=True`.",
         )
     )

@@ -216,12 +216,10 @@ _max.defvjp(_max_fwd, _max_bwd)
 
 def _winner(window: Window, x: jax.Array) -> jax.Array:
     """Position in the window of the first maximum."""
-    best, winner = None, None
-    for i, (_, shifted) in enumerate(_windows.shifts(window, x, fill=-jnp.inf)):
-        if best is None:
-            best, winner = shifted, jnp.zeros(shifted.shape, jnp.int32)
-        else:
-            better = shifted > best
-            best = jnp.where(better, shifted, best)
-            winner = jnp.where(better, i, winner)
+    (_, best), *others = _windows.shifts(window, x, fill=-jnp.inf)
+    winner = jnp.zeros(best.shape, jnp.int32)
+    for i, (_, shifted) in enumerate(others, start=1):
+        better = shifted > best
+        best = jnp.where(better, shifted, best)
+        winner = jnp.where(better, i, winner)
     return winner

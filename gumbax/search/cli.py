@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--steps",
         type=int,
-        help="steps of the search, and of each training from scratch (default: 1500)",
+        help="steps of the search, and of each training from scratch (default: 1000)",
     )
     search.add_argument(
         "--random-architectures",

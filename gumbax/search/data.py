@@ -1,19 +1,20 @@
 """Data sets, their splits, and the batches of a step."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gumbax._records import pytree
 from gumbax.search.errors import search_error
 
 TEST_SPLIT_SEED = 0
 TEST_SIZE = 360
 
 
-@chex.dataclass(frozen=True)
+@pytree
 class Examples:
     """Images [n, height, width, channels], float32 in [0, 1], and labels [n]."""
 
@@ -25,7 +26,7 @@ class Examples:
         return self.labels.shape[0]
 
 
-@chex.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Dataset:
     """A training and a test set. A search sees `train` alone.
 
@@ -50,7 +51,10 @@ def load(name: str) -> Dataset:
     """
     if name not in DATASETS:
         raise search_error(
-            "dataset", "be a known data set", repr(name), f"Known: {', '.join(DATASETS)}."
+            "dataset",
+            "be a known data set",
+            repr(name),
+            f"Known: {', '.join(DATASETS)}.",
         )
     return DATASETS[name]()
 

@@ -2,16 +2,15 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
+from gumbax._records import pytree
 from gumbax.nnx import ArchParam
 from gumbax.search import data
 from gumbax.search.data import Examples
@@ -29,7 +28,7 @@ from gumbax.search.training import (
 PyTree = Any
 
 
-@chex.dataclass(frozen=True)
+@pytree
 class SearchState:
     """All that changes in a search; keys and data order follow from (seed, step)."""
 
@@ -40,8 +39,7 @@ class SearchState:
     weight_opt: PyTree
 
 
-@chex.dataclass(frozen=True)
-class Metrics:
+class Metrics(NamedTuple):
     """Of one step, or the mean of several."""
 
     loss: jax.Array
@@ -86,7 +84,8 @@ class Search:
         init_key, self.key = jax.random.split(jax.random.key(seed))
         channels = train.images.shape[-1]
         supernet = Supernet(space, channels, rngs=nnx.Rngs(init_key))
-        self.graphdef, self._arch, self._weights = nnx.split(supernet, ArchParam, ...)
+        split: tuple[Any, ...] = nnx.split(supernet, ArchParam, ...)
+        self.graphdef, self._arch, self._weights = split
         self.temperature = method.temperature(num_steps)
         self._weight_optimizer = weight_optimizer(num_steps)
         warmup = method.warmup * num_steps
@@ -123,7 +122,7 @@ class Search:
                 state, metrics = self._step(state, *halves)
                 return state, jax.tree.map(jnp.add, total, metrics)
 
-            zeros = Metrics(**{f.name: jnp.zeros(()) for f in fields(Metrics)})
+            zeros = Metrics(*(jnp.zeros(()) for _ in Metrics._fields))
             first = state.step
             state, total = jax.lax.while_loop(
                 lambda carry: carry[0].step < last, body, (state, zeros)
@@ -208,7 +207,7 @@ def fit(
     while (step := int(state.step)) < search.num_steps:
         last = min(step + STEPS_PER_CALL, search.num_steps)
         state, metrics = search.advance(state, last)
-        row = {name: float(np.asarray(value)) for name, value in metrics.items()}
+        row = {k: float(np.asarray(v)) for k, v in metrics._asdict().items()}
         if not np.isfinite([row["loss"], row["arch_loss"]]).all():
             raise SearchError(
                 f"The loss became {row['loss']} (weights), {row['arch_loss']} "

@@ -1,9 +1,9 @@
 """An architecture: the chosen primitive of every edge of a cell."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +11,7 @@ from gumbax import _checks
 from gumbax.search.space import CellSpace
 
 
-@chex.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Genotype:
     """The chosen primitive of every edge, in the order of `CellSpace.edges`.
 
@@ -63,13 +63,14 @@ class Genotype:
 
     def __str__(self) -> str:
         """The form of NAS-Bench-201: |op~source| for each edge, + between nodes."""
-        nodes = []
-        remaining = iter(self.operations)
-        count = 1
-        while sum(map(len, nodes)) < len(self.operations):
-            nodes.append([f"{next(remaining)}~{i}" for i in range(count)])
-            count += 1
-        return "+".join("|" + "|".join(node) + "|" for node in nodes)
+        nodes: list[str] = []
+        remaining = list(self.operations)
+        while remaining:
+            count = len(nodes) + 1
+            inputs = [f"{name}~{i}" for i, name in enumerate(remaining[:count])]
+            nodes.append(f"|{'|'.join(inputs)}|")
+            remaining = remaining[count:]
+        return "+".join(nodes)
 
     def to_json(self) -> str:
         fields = {"space": self.space, "operations": list(self.operations)}

@@ -1,8 +1,8 @@
 """How a search turns architecture logits into the weights of a step."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import chex
 import jax
 import optax
 
@@ -11,7 +11,7 @@ from gumbax._relaxation import gumbel_softmax
 from gumbax.search.network import Operation
 
 
-@chex.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Method:
     """A search method, as a record of functions.
 

@@ -5,6 +5,7 @@ that a derived network with inherited weights gives the supernet's own output.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ class Skeleton(nnx.Module):
         self,
         space: CellSpace,
         image_channels: int,
-        make_cell: Callable[[int], nnx.Module],
+        make_cell: Callable[[int], Any],
         *,
         rngs: nnx.Rngs,
     ):
@@ -65,7 +66,7 @@ class Skeleton(nnx.Module):
     def __call__(
         self,
         images: jax.Array,
-        apply_cell: Callable[[nnx.Module, jax.Array], jax.Array],
+        apply_cell: Callable[[Any, jax.Array], jax.Array],
     ) -> jax.Array:
         x = self.stem_norm(self.stem(images))
         for cell in self.first:
@@ -162,7 +163,7 @@ class DerivedCell(nnx.Module):
 
     def __call__(self, space: CellSpace, x: jax.Array) -> jax.Array:
         def edge_output(edge: int, x: jax.Array) -> jax.Array | None:
-            module = self.edges[edge]
+            module: Any = self.edges[edge]
             return None if module is None else module(x)
 
         return cell_output(space, x, edge_output)

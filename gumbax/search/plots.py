@@ -54,9 +54,7 @@ def draw_cell(genotype: Genotype, space: CellSpace, paths: Sequence[Path]) -> No
     axes.set_ylim(-tall, tall)
     axes.set_axis_off()
     for path in paths:
-        figure.savefig(
-            path, dpi=150, bbox_inches="tight", metadata=_metadata(path)
-        )
+        figure.savefig(path, dpi=150, bbox_inches="tight", metadata=_metadata(path))
 
 
 def _metadata(path: Path) -> dict | None:

@@ -77,16 +77,16 @@ class SepConv(nnx.Module):
 
     def __init__(self, kernel_size: int, channels: int, *, rngs: nnx.Rngs):
         size = (kernel_size, kernel_size)
-        self.depthwise = nnx.List()
-        self.pointwise = nnx.List()
-        self.norm = nnx.List()
+        depthwise, pointwise, norm = [], [], []
         for _ in range(2):
-            depthwise = Conv(
-                channels, channels, size, feature_group_count=channels, rngs=rngs
+            depthwise.append(
+                Conv(channels, channels, size, feature_group_count=channels, rngs=rngs)
             )
-            self.depthwise.append(depthwise)
-            self.pointwise.append(Conv(channels, channels, (1, 1), rngs=rngs))
-            self.norm.append(Normalisation(channels, rngs=rngs))
+            pointwise.append(Conv(channels, channels, (1, 1), rngs=rngs))
+            norm.append(Normalisation(channels, rngs=rngs))
+        self.depthwise = nnx.List(depthwise)
+        self.pointwise = nnx.List(pointwise)
+        self.norm = nnx.List(norm)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         layers = zip(self.depthwise, self.pointwise, self.norm, strict=True)

@@ -1,10 +1,11 @@
 """The gap report: what was trained in the search against what is kept."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,7 @@ from gumbax.search.training import accuracy, train_from_scratch
 NUM_DRAWS = 20
 
 
-@chex.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Row:
     """One line of the report; accuracies in percent of the test set.
 
@@ -38,7 +39,7 @@ class Row:
     count: int
 
 
-@chex.dataclass(frozen=True)
+@dataclass(frozen=True)
 class SupernetAccuracies:
     """Test accuracies of the searched network, in percent."""
 
@@ -132,7 +133,7 @@ def train_all(
             dataset.test,
             num_steps=num_steps,
             seed=seed + i,
-            on_progress=lambda step, name=name: on_progress(name, step),
+            on_progress=functools.partial(on_progress, name),
         )
         results[name] = trained.test_accuracy
         row = {

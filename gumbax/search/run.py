@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -40,7 +40,7 @@ class Options:
     dataset: str
     method: str = "gumbel"
     seed: int = 0
-    steps: int = 1500
+    steps: int = 1000
     random_architectures: int = 5
 
     @property
@@ -74,16 +74,27 @@ class Options:
                 raise search_error(name, f"be from {least} to 2**31 - 1", value, cure)
 
 
-class Progress:
-    """Where a run tells how far it is; this one says nothing."""
+class Progress(Protocol):
+    """Where a run tells how far it is."""
 
-    @contextlib.contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Any]:
+    def phase(self, name: str, total: int) -> contextlib.AbstractContextManager[Any]:
         """Yields a function (steps done, metrics by name)."""
-        yield lambda done, **metrics: None
 
     def say(self, text: str) -> None:
         """Shows a line."""
+
+
+class Silent:
+    """Tells nothing."""
+
+    @contextlib.contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Any]:
+        """Yields a function that does nothing."""
+        del name, total
+        yield lambda done, **metrics: None
+
+    def say(self, text: str) -> None:
+        """Shows nothing."""
 
 
 def start(out: Path, given: dict[str, Any], *, resume: bool) -> Options:
@@ -176,7 +187,7 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     Raises:
         SearchError: a checkpoint cannot be used, or the loss is not finite.
     """
-    progress = progress or Progress()
+    progress = progress or Silent()
     dataset = data.load(options.dataset)
     space = replace(SMALL_IMAGES, num_classes=dataset.num_classes)
     search = Search(
@@ -232,7 +243,7 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     content = {
         "options": asdict(options),
         "genotype": str(genotype),
-        "rows": [dict(row.items()) for row in lines],
+        "rows": [asdict(row) for row in lines],
     }
     _write(out / "report.json", json.dumps(content, indent=2) + "\n")
     _write(out / "report.txt", text)

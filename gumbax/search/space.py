@@ -1,14 +1,13 @@
 """What can be chosen: a cell of nodes and edges, and the network around it."""
 
 import itertools
-
-import chex
+from dataclasses import dataclass
 
 from gumbax import _checks
 from gumbax.search.primitives import CHANNELS_IN_GROUP, PRIMITIVES
 
 
-@chex.dataclass(frozen=True)
+@dataclass(frozen=True)
 class CellSpace:
     """A cell in which every node is the sum of one primitive of each node before it.
 

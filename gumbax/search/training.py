@@ -1,9 +1,9 @@
 """What the search and the training of one network have in common."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -42,7 +42,7 @@ def accuracy(predictions: jax.Array, labels: jax.Array) -> float:
     return 100 * float(jnp.mean(predictions == labels))
 
 
-@chex.dataclass(frozen=True)
+@dataclass(frozen=True)
 class TrainedNetwork:
     """A network trained from scratch, and its accuracy on the test set in percent."""
 
