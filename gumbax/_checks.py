@@ -1,11 +1,11 @@
 """The one place where argument errors are built, and the checks that samplers share."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 
@@ -57,7 +57,8 @@ def temperature(
     function: str, value: ArrayLike, shape: tuple[int, ...], axis: int, dtype: Any
 ) -> jax.Array:
     """Returns the temperature of every row: `shape` with length 1 on `axis`."""
-    if isinstance(value, int | float) and not (value > 0 and math.isfinite(value)):
+    concrete = isinstance(value, int | float | np.floating | np.integer)
+    if concrete and not (value > 0 and np.isfinite(value)):
         raise ValueError(
             message(
                 function,
@@ -104,7 +105,7 @@ def temperature(
 def broadcast(
     function: str, argument: str, value: ArrayLike, shape: tuple[int, ...]
 ) -> jax.Array:
-    """Returns `value` broadcast to the shape of the logits."""
+    """Returns `value` with the rank of the logits, to whose shape it broadcasts."""
     given = jnp.asarray(value)
     try:
         fits = jnp.broadcast_shapes(given.shape, shape) == shape
@@ -115,17 +116,16 @@ def broadcast(
             message(
                 function,
                 argument,
-                f"broadcast to the shape of `logits`, {shape}",
+                f"broadcast to {shape}",
                 f"shape {given.shape}",
                 "Add or move axes so that each one is 1 or equal.",
             )
         )
-    padded = given.reshape((1,) * (len(shape) - given.ndim) + given.shape)
-    return jnp.broadcast_to(padded, shape)
+    return given.reshape((1,) * (len(shape) - given.ndim) + given.shape)
 
 
 def mask(function: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """Returns the mask of allowed categories, broadcast to the logits."""
+    """Returns the mask of allowed categories, with the rank of the logits."""
     given = jnp.asarray(where)
     if given.dtype != jnp.bool_:
         raise TypeError(
@@ -143,7 +143,7 @@ def mask(function: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
 def noise(
     function: str, gumbels: ArrayLike, shape: tuple[int, ...], dtype: Any
 ) -> jax.Array:
-    """Returns the injected noise in the dtype of the computation."""
+    """Returns the injected noise in the dtype of the computation, as `broadcast`."""
     given = jnp.asarray(gumbels)
     if not (
         jnp.issubdtype(given.dtype, jnp.floating)

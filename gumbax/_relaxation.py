@@ -154,6 +154,8 @@ def _sample(
     axis: int,
     hard: bool,
 ) -> jax.Array:
+    if gumbels is not None:
+        gumbels = jnp.broadcast_to(gumbels, logits.shape)
     rule = _straight_through if hard else _relaxed
     return rule(axis, key, logits, temperature, gumbels, where)
 

@@ -94,7 +94,8 @@ def _sample(
     wide = computation_dtype(dtype)
     gumbels = standard(key, shape or (1,), axis=axis, dtype=wide, offset=offset)
     gumbels = gumbels.reshape(shape)
-    return (loc.astype(wide) + scale.astype(wide) * gumbels).astype(dtype)
+    scaled = loc.astype(wide) + scale.astype(wide) * gumbels
+    return scaled.astype(dtype)
 
 
 def computation_dtype(dtype: Any) -> Any:

@@ -75,9 +75,7 @@ class Checkpoints:
         try:
             restored = self._manager.restore(
                 step,
-                args=args.Composite(
-                    state=args.StandardRestore(jax.eval_shape(lambda: expected))
-                ),
+                args=args.Composite(state=args.StandardRestore(_shapes(expected))),
             ).state
             arrays = [restored[name] for name in expected]
         except Exception as error:
@@ -105,6 +103,13 @@ class Checkpoints:
         """Waits until everything is written."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _shapes(arrays: dict[str, jax.Array]) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+        for name, array in arrays.items()
+    }
 
 
 def _arrays(state: PyTree) -> dict[str, jax.Array]:

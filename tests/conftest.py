@@ -1,0 +1,26 @@
+"""Eight CPU devices, no silent broadcasting of ranks; set before JAX starts."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def strict_promotion():
+    """No implicit change of dtype inside the core."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """float64, for comparisons with closed forms."""
+    with jax.enable_x64(True):
+        yield
