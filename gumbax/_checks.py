@@ -57,7 +57,7 @@ def temperature(
     function: str, value: ArrayLike, shape: tuple[int, ...], axis: int, dtype: Any
 ) -> jax.Array:
     """Returns the temperature of every row: `shape` with length 1 on `axis`."""
-    concrete = isinstance(value, int | float | np.floating | np.integer)
+    concrete = isinstance(value, int | float)
     if concrete and not (value > 0 and np.isfinite(value)):
         raise ValueError(
             message(

@@ -56,7 +56,13 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--steps",
         type=int,
-        help="steps of the search, and of each training from scratch (default: 1000)",
+        help="steps of the search (default: 1500)",
+    )
+    search.add_argument(
+        "--train-steps",
+        type=int,
+        metavar="STEPS",
+        help="steps of each training from scratch (default: 1000)",
     )
     search.add_argument(
         "--random-architectures",

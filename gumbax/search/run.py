@@ -33,14 +33,16 @@ class Options:
         dataset: name of the data set.
         method: name of the search method.
         seed: of everything random.
-        steps: steps of the search, and of every training from scratch.
+        steps: steps of the search.
+        train_steps: steps of every training from scratch.
         random_architectures: how many to compare with.
     """
 
     dataset: str
     method: str = "gumbel"
     seed: int = 0
-    steps: int = 1000
+    steps: int = 1500
+    train_steps: int = 1000
     random_architectures: int = 5
 
     @property
@@ -62,6 +64,7 @@ class Options:
             )
         ranges = {
             "--steps": (self.steps, 1, "Pass a number of steps."),
+            "--train-steps": (self.train_steps, 1, "Pass a number of steps."),
             "--random-architectures": (
                 self.random_architectures,
                 0,
@@ -218,18 +221,18 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
         space, options.random_architectures, jax.random.fold_in(draw_key, 1)
     )
     named = {"derived": genotype} | {f"random {i + 1}": g for i, g in enumerate(others)}
-    total = len(named) * options.steps
+    total = len(named) * options.train_steps
     with progress.phase("train from scratch", total) as advance:
         order = list(named)
         results = report.train_all(
             space,
             named,
             dataset,
-            num_steps=options.steps,
+            num_steps=options.train_steps,
             seed=options.seed,
             record=out / "trainings.jsonl",
             on_progress=lambda name, step: advance(
-                order.index(name) * options.steps + step, network=name
+                order.index(name) * options.train_steps + step, network=name
             ),
         )
     lines = report.make_rows(
@@ -237,7 +240,8 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     )
     title = (
         f"Gap report: {options.dataset}, method {options.method}, seed {options.seed}, "
-        f"{options.steps} steps; accuracy on {dataset.test.size} test images"
+        f"{options.steps} steps of search, {options.train_steps} of training; "
+        f"accuracy on {dataset.test.size} test images"
     )
     text = report.format_table(lines, title)
     content = {

@@ -17,7 +17,7 @@ from gumbax.search.space import CellSpace
 
 PyTree = Any
 BATCH_SIZE = 64
-LEARNING_RATE = 1e-2
+LEARNING_RATE = 3e-3
 STEPS_PER_CALL = 20
 
 
