@@ -1,11 +1,11 @@
 """The one place where argument errors are built, and the checks that samplers share."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 
@@ -57,8 +57,7 @@ def temperature(
     function: str, value: ArrayLike, shape: tuple[int, ...], axis: int, dtype: Any
 ) -> jax.Array:
     """Returns the temperature of every row: `shape` with length 1 on `axis`."""
-    concrete = isinstance(value, int | float)
-    if concrete and not (value > 0 and np.isfinite(value)):
+    if isinstance(value, int | float) and not (value > 0 and math.isfinite(value)):
         raise ValueError(
             message(
                 function,

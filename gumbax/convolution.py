@@ -195,8 +195,8 @@ def _kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> jax.Array:
 
 def _sum_of_shifts(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
     terms = [
-        shifted * kernel[position][0]
-        for position, shifted in _windows.shifts(window, x)
+        shifted * kernel[a : a + 1, b : b + 1]
+        for (a, b), shifted in _windows.shifts(window, x)
     ]
     return functools.reduce(jnp.add, terms)
 

@@ -109,13 +109,13 @@ def _check(function: str, x: jax.Array) -> None:
 
 
 def _counts(window: Window, image: Sequence[int]) -> np.ndarray:
-    """How many inputs each place of the window meets, [H', W', 1]."""
+    """How many inputs each place of the window meets, [1, H', W', 1]."""
     along = []
     sizes = zip(image, window.output(image), *window.axes(), strict=True)
     for size, out, k, _, s, (low, _) in sizes:
         inputs = np.arange(out)[:, None] * s - low + np.arange(k)
         along.append(((inputs >= 0) & (inputs < size)).sum(axis=1))
-    return np.multiply.outer(along[0], along[1])[..., None]
+    return np.multiply.outer(along[0], along[1])[None, ..., None]
 
 
 def _stock(window: Window, initial, operation, x: jax.Array) -> jax.Array:

@@ -165,7 +165,7 @@ class RichProgress:
 
     def say(self, text: str) -> None:
         """Shows a line."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
