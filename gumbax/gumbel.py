@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gumbax import _checks, _threefry
+from gumbax import _checks, _logarithm, _threefry
 
 
 def sample(
@@ -126,4 +126,6 @@ def from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:
     fine = (low.astype(dtype) + np.asarray(0.5, dtype)) * np.asarray(2.0**-64, dtype)
     below_one = np.nextafter(np.asarray(1, dtype), np.asarray(0, dtype))
     v = jnp.minimum(coarse + fine, below_one)
+    if dtype == jnp.float32:
+        return -_logarithm.log(-_logarithm.log1p_negative(v))
     return -jnp.log(-jnp.log1p(-v))
