@@ -165,10 +165,11 @@ def _pull_back(
 ) -> tuple[jax.Array, jax.Array]:
     """Cotangents of the scores and of the temperature from that of the sample."""
     relaxed = relaxed.astype(temperature.dtype)
-    cotangent = cotangent.astype(temperature.dtype)
+    # A category of weight 0 (masked, or underflowed) has no gradient, whatever the
+    # loss is there: that of an entropy is infinite.
+    cotangent = jnp.where(relaxed == 0, 0, cotangent.astype(temperature.dtype))
     inner = jnp.sum(relaxed * cotangent, axis=axis, keepdims=True)
     centred = relaxed * (cotangent - inner)
-    # A category that underflowed has weight 0, whatever its logarithm.
     log_relaxed = jnp.log(jnp.where(relaxed == 0, 1, relaxed))
     along = jnp.sum(centred * log_relaxed, axis=axis, keepdims=True)
     return centred / temperature, -along / temperature

@@ -39,7 +39,9 @@ def test_typed_and_legacy_keys_give_the_same_words():
     with jax.legacy_prng_key("allow"):
         legacy = jax.random.PRNGKey(5)
     typed = jax.random.wrap_key_data(legacy, impl="threefry2x32")
-    for a, b in zip(_threefry.key_words(typed), _threefry.key_words(legacy), strict=True):
+    for a, b in zip(
+        _threefry.key_words(typed), _threefry.key_words(legacy), strict=True
+    ):
         assert a == b
 
 

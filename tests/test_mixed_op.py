@@ -1,0 +1,364 @@
+import functools
+import itertools
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gumbax
+from gumbax import convolution
+
+K = 4
+
+
+def tanh_layer(params, x):
+    return jnp.tanh(x @ params["kernel"])
+
+
+def square(params, x):
+    del params
+    return x * x
+
+
+def sine(params, x):
+    return params * jnp.sin(x)
+
+
+def shifted_layer(params, x):
+    return x @ params["kernel"] + params["shift"]
+
+
+BRANCHES = [tanh_layer, square, sine, shifted_layer]
+
+
+@pytest.fixture
+def edge(x64):
+    """Branch parameters of several structures, one of them with an integer, and x."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    first, second = jax.random.normal(keys[0], (2, 3, 3), jnp.float64)
+    params = [
+        {"kernel": first},
+        None,
+        jnp.array(2.0),
+        {"kernel": second, "shift": jnp.int32(2)},
+    ]
+    return params, jax.random.normal(keys[1], (5, 3), jnp.float64)
+
+
+def straight_through_weights(logits):
+    """Noise that chooses the largest logit, in the stop_gradient form."""
+    relaxed = jax.nn.softmax(logits / 0.7)
+    one_hot = jax.nn.one_hot(jnp.argmax(logits), K, dtype=logits.dtype)
+    return relaxed + jax.lax.stop_gradient(one_hot - relaxed)
+
+
+def losses(params):
+    """One loss of (logits, kernel, x): ours, and the form that JAX differentiates."""
+
+    def with_kernel(kernel):
+        return [{"kernel": kernel}, *params[1:]]
+
+    def ours(logits, kernel, x):
+        weights = gumbax.gumbel_softmax(
+            None, logits, temperature=0.7, hard=True, gumbels=0.0
+        )
+        y = gumbax.single_path(weights, BRANCHES, with_kernel(kernel), x)
+        return jnp.sum(y**3)
+
+    def dense(logits, kernel, x):
+        weights = straight_through_weights(logits)
+        pairs = zip(BRANCHES, with_kernel(kernel), strict=True)
+        outputs = [branch(own, x) for branch, own in pairs]
+        return jnp.sum(sum(w * y for w, y in zip(weights, outputs, strict=True)) ** 3)
+
+    return ours, dense
+
+
+@pytest.mark.parametrize("chosen", range(K))
+def test_value_is_the_chosen_branch_to_the_last_bit(edge, chosen):
+    params, x = edge
+    y = gumbax.single_path(jnp.eye(K)[chosen], BRANCHES, params, x)
+    expected = jax.jit(BRANCHES[chosen])(params[chosen], x)
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("chosen", range(K))
+def test_first_derivatives_are_the_dense_straight_through_ones(edge, chosen):
+    params, x = edge
+    point = (0.3 * jnp.arange(4.0) + 2.0 * jnp.eye(K)[chosen], params[0]["kernel"], x)
+    ours, dense = losses(params)
+    found = jax.grad(ours, (0, 1, 2))(*point)
+    expected = jax.grad(dense, (0, 1, 2))(*point)
+    assert np.abs(expected[0]).max() > 1e-2
+    chex.assert_trees_all_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("chosen", [0, 2])
+def test_second_derivatives_are_those_of_the_stop_gradient_form(edge, chosen):
+    params, x = edge
+    point = (0.3 * jnp.arange(4.0) + 2.0 * jnp.eye(K)[chosen], params[0]["kernel"], x)
+    ours, dense = losses(params)
+    for outer in range(3):
+        expected = jax.jacrev(jax.grad(dense, (0, 1, 2)), outer)(*point)
+        for derivative in (jax.jacrev, jax.jacfwd):
+            second = jax.jit(derivative(jax.grad(ours, (0, 1, 2)), outer))
+            chex.assert_trees_all_close(second(*point), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_mixed_second_derivative_is_not_lost(edge):
+    """Exactly 0 if the forward rule has no twin."""
+    params, x = edge
+    ours, _ = losses(params)
+    point = (jnp.array([2.0, 0.0, 1.0, 0.5]), params[0]["kernel"], x)
+    mixed = jax.jacrev(jax.grad(ours, 1), 0)(*point)
+    assert np.abs(mixed).max() > 1e-2
+
+
+def test_dense_sum_takes_any_weights(edge):
+    params, x = edge
+    weights = jnp.array([0.5, -1.0, 2.0, 0.25])
+    outputs = [b(p, x) for b, p in zip(BRANCHES, params, strict=True)]
+    expected = sum(w * y for w, y in zip(weights, outputs, strict=True))
+    y = gumbax.mixed_op(weights, BRANCHES, params, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
+
+
+def counted(branch, counts, i):
+    def count():
+        counts[i] += 1
+
+    def counting(params, x):
+        jax.debug.callback(count)
+        return branch(params, x)
+
+    return counting
+
+
+def test_forward_pass_runs_the_chosen_branch_alone(edge):
+    params, x = edge
+    counts = [0] * K
+    branches = [counted(b, counts, i) for i, b in enumerate(BRANCHES)]
+    run = jax.jit(lambda w: gumbax.single_path(w, branches, params, x))
+    jax.block_until_ready(run(jnp.eye(K)[2]))
+    jax.effects_barrier()
+    assert counts == [0, 0, 1, 0]
+
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def convolution_branch(kernel, x):
+    return convolution.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT
+    )
+
+
+@pytest.fixture
+def convolutions():
+    kernels = jax.random.normal(jax.random.key(0), (6, 3, 3, 8, 8))
+    x = jax.random.normal(jax.random.key(1), (8, 12, 12, 8))
+    return [convolution_branch] * 6, tuple(kernels), x
+
+
+def computations(text):
+    """Name -> lines of every computation of a compiled program."""
+    found = {}
+    for line in text.splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            name = line.removeprefix("ENTRY ").split(" ")[0].removeprefix("%")
+            found[name] = [line]
+        elif found:
+            found[name].append(line)
+    return found
+
+
+def test_compiled_forward_pass_has_each_convolution_behind_the_conditional(
+    convolutions,
+):
+    branches, params, x = convolutions
+    run = jax.jit(lambda w, params, x: gumbax.single_path(w, branches, params, x))
+    text = run.lower(jnp.eye(6)[0], params, x).compile().as_text()
+    parts = computations(text)
+    (entry,) = [lines for lines in parts.values() if lines[0].startswith("ENTRY")]
+    assert sum(" conditional(" in line for line in entry) == 1
+    assert not any(" convolution(" in line for line in entry)
+    (conditional,) = [line for line in entry if " conditional(" in line]
+    targets = re.search(r"branch_computations=\{([^}]*)\}", conditional).group(1)
+    assert len(targets.split(",")) == 6
+    for target in targets.split(","):
+        body = "\n".join(parts[target.strip().removeprefix("%")])
+        assert body.count(" convolution(") <= 1
+    everywhere = len(re.findall(r" convolution\(", text))
+    dense = jax.jit(lambda w, params, x: gumbax.mixed_op(w, branches, params, x))
+    dense_text = dense.lower(jnp.eye(6)[0], params, x).compile().as_text()
+    assert everywhere == len(re.findall(r" convolution\(", dense_text)) == 6
+
+
+def test_temporary_memory_is_at_most_half_of_the_dense_form(convolutions):
+    branches, params, x = convolutions
+
+    def temporary(operation):
+        def loss(weights, params, x):
+            return jnp.sum(operation(weights, branches, params, x) ** 2)
+
+        step = jax.jit(jax.grad(loss, (0, 1, 2)))
+        compiled = step.lower(jnp.eye(6)[0], params, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary(gumbax.single_path) <= temporary(gumbax.mixed_op) / 2
+
+
+@pytest.mark.parametrize("operation", [gumbax.single_path, gumbax.mixed_op])
+def test_any_pytrees_in_and_out(operation):
+    def swap(params, x):
+        return {"a": x["b"] * params, "b": x["a"]}
+
+    def keep(params, x):
+        del params
+        return {"a": x["a"], "b": x["b"]}
+
+    x = {"a": jnp.ones(3), "b": 2 * jnp.ones(3), "index": jnp.int32(4)}
+    weights = jnp.array([1.0, 0.0])
+
+    def loss(weights, x):
+        y = operation(weights, [swap, keep], [jnp.float32(3), None], x)
+        return jnp.sum(y["a"] * y["b"]), y
+
+    gradient, y = jax.grad(loss, has_aux=True)(weights, x)
+    np.testing.assert_array_equal(y["a"], 6 * np.ones(3))
+    np.testing.assert_allclose(gradient, [36.0, 3 * (1 * 1 + 6 * 2)])
+
+
+def test_zeros_give_zeros_and_nan_gives_nan():
+    branches = [lambda params, x: x / 0, lambda params, x: x]
+    x = jnp.ones(3)
+    zero = gumbax.single_path(jnp.zeros(2), branches, [None, None], x)
+    np.testing.assert_array_equal(zero, np.zeros(3))
+    nan = gumbax.single_path(jnp.full(2, jnp.nan), branches, [None, None], x)
+    assert np.isnan(nan).all()
+
+
+def test_jit_scan_remat_and_vmap_equal_eager(edge):
+    params, x = edge
+    choices = jnp.eye(K, dtype=x.dtype)
+
+    def run(weights, x):
+        return gumbax.single_path(weights, BRANCHES, params, x)
+
+    expected = jnp.stack([run(w, x) for w in choices])
+    for mapped in (
+        jnp.stack([jax.jit(run)(w, x) for w in choices]),
+        jax.lax.map(lambda w: run(w, x), choices),
+        jax.vmap(run, (0, None))(choices, x),
+    ):
+        np.testing.assert_allclose(mapped, expected, rtol=1e-12)
+    loss = lambda x: jnp.sum(run(choices[0], x) ** 2)  # noqa: E731
+    np.testing.assert_allclose(
+        jax.grad(jax.checkpoint(loss))(x), jax.grad(loss)(x), rtol=1e-12
+    )
+
+
+def test_equal_edges_share_one_trace():
+    branch = chex.assert_max_traces(lambda params, x: params * x, n=3)
+    branches = (branch, lambda params, x: x)
+
+    @jax.jit
+    def chain(weights, x):
+        for scale in range(8):
+            x = gumbax.single_path(weights, branches, (jnp.float32(scale), None), x)
+        return x
+
+    chain(jnp.array([1.0, 0.0]), jnp.ones(3))
+
+
+# Errors
+
+OPERATIONS = pytest.mark.parametrize(
+    "operation", [gumbax.single_path, gumbax.mixed_op], ids=["single_path", "mixed_op"]
+)
+
+
+def closing_over(operation, c):
+    def named(params, x):
+        del params
+        return x * c
+
+    branches = [lambda params, x: x, named]
+    return operation(jnp.array([1.0, 0.0]), branches, [None, None], jnp.ones(3)).sum()
+
+
+@OPERATIONS
+@pytest.mark.parametrize(
+    "transformed",
+    [
+        jax.grad,
+        jax.jit,
+        lambda f: jax.jit(jax.grad(f)),
+        lambda f: lambda c: jax.vmap(f)(c * jnp.ones(3)),
+        lambda f: lambda c: jax.lax.map(f, c * jnp.ones(3)),
+    ],
+    ids=["grad", "jit", "jit of grad", "vmap", "map"],
+)
+def test_branch_that_closes_over_a_traced_value_is_named(operation, transformed):
+    run = transformed(functools.partial(closing_over, operation))
+    with pytest.raises(TypeError, match=r"branch 1 \(named\), which closes over"):
+        run(2.0)
+
+
+def scalar_sum(params, x):
+    del params
+    return x.sum()
+
+
+def halved(params, x):
+    del params
+    return x.astype(jnp.bfloat16)
+
+
+def paired(params, x):
+    del params
+    return x, x
+
+
+@OPERATIONS
+@pytest.mark.parametrize(
+    ("other", "described"),
+    [
+        (scalar_sum, r"float32\[\] from branch 1 \(scalar_sum\)"),
+        (halved, r"bfloat16\[3\] from branch 1 \(halved\)"),
+        (paired, r"\('float32\[3\]', 'float32\[3\]'\) from branch 1 \(paired\)"),
+    ],
+)
+def test_branches_that_disagree_are_named_with_both_shapes(operation, other, described):
+    message = rf"float32\[3\] from branch 0 \(square\) and {described}"
+    with pytest.raises(ValueError, match=message):
+        operation(jnp.ones(2), [square, other], [None, None], jnp.ones(3))
+
+
+@OPERATIONS
+@pytest.mark.parametrize(
+    ("weights", "branches", "params", "message"),
+    [
+        (np.ones(3), 2, 2, r"have shape \(2,\), one weight for each branch, got shape"),
+        (np.ones((5, 2)), 2, 2, "jax.lax.map"),
+        (np.ones(2, np.int32), 2, 2, "real floating array"),
+        (np.ones(2), 2, 3, "`params` must hold 2 pytrees"),
+        (np.ones(0), 0, 0, "`branches` must hold at least one function"),
+    ],
+)
+def test_bad_arguments(operation, weights, branches, params, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        operation(weights, [square] * branches, [None] * params, jnp.ones(3))
+
+
+def test_all_pairs_of_branches_can_follow_each_other(edge):
+    params, x = edge
+    eye = jnp.eye(K, dtype=x.dtype)
+    for i, j in itertools.product(range(K), repeat=2):
+        first = gumbax.single_path(eye[i], BRANCHES, params, x)
+        both = gumbax.single_path(eye[j], BRANCHES, params, first)
+        expected = BRANCHES[j](params[j], BRANCHES[i](params[i], x))
+        np.testing.assert_allclose(both, expected, rtol=1e-12)

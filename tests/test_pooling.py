@@ -1,0 +1,69 @@
+import itertools
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from gumbax import pooling
+
+WINDOWS = list(
+    itertools.product(
+        [(3, 3), (2, 3)], [(1, 1), (2, 1), (3, 3)], ["SAME", "VALID", ((1, 1), (0, 2))]
+    )
+)
+
+
+def stock(name):
+    if name == "max_pool":
+        return nnx.max_pool
+    return lambda *a, **k: nnx.avg_pool(*a, **k, count_include_pad=False)
+
+
+@pytest.mark.parametrize("name", ["max_pool", "avg_pool"])
+@pytest.mark.parametrize(("size", "strides", "padding"), WINDOWS)
+def test_value_and_gradient_equal_the_stock_operation(name, size, strides, padding):
+    # Rounded, so that many maxima tie: the first one gets the gradient.
+    x = jnp.round(2 * jax.random.normal(jax.random.key(0), (2, 7, 8, 3)))
+    assert len(np.unique(x)) < 20
+    options = {"strides": strides, "padding": padding}
+    ours, pull_back = jax.vjp(lambda x: getattr(pooling, name)(x, size, **options), x)
+    expected, stock_pull_back = jax.vjp(lambda x: stock(name)(x, size, **options), x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    cotangent = jax.random.normal(jax.random.key(1), ours.shape)
+    np.testing.assert_allclose(
+        pull_back(cotangent)[0], stock_pull_back(cotangent)[0], rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["max_pool", "avg_pool"])
+def test_second_derivatives(name, x64):
+    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 2), jnp.float64)
+
+    def hessian(pool):
+        def loss(x):
+            return jnp.sum(pool(x, (2, 2), padding="SAME") ** 3)
+
+        return jax.jacrev(jax.grad(loss))(x)
+
+    ours = hessian(getattr(pooling, name))
+    np.testing.assert_allclose(ours, hessian(stock(name)), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["max_pool", "avg_pool"])
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_lowers_for_every_platform(name, platform):
+    pool = getattr(pooling, name)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(pool(x, (3, 3)) ** 2)))
+    exported = jax.export.export(gradient, platforms=[platform])(jnp.ones((2, 8, 8, 4)))
+    assert ("reduce_window" in exported.mlir_module()) == (platform != "cpu")
+
+
+@pytest.mark.parametrize("pool", [pooling.max_pool, pooling.avg_pool])
+def test_bad_arguments(pool):
+    with pytest.raises(TypeError, match="`x` must be floating"):
+        pool(jnp.ones((1, 4, 4, 1), int), (2, 2))
+    with pytest.raises(ValueError, match=r"`x` must have the axes \[N, H, W, C\]"):
+        pool(jnp.ones((4, 4, 1)), (2, 2))
