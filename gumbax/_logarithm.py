@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Cephes, logf: log(1 + x) = x - x**2 / 2 + x**3 * P(x) for sqrt(1/2) <= 1 + x < sqrt(2),
+# Cephes, logf: log(1 + x) = x - x**2 / 2 + x**3 * P(x), sqrt(1/2) <= 1 + x < sqrt(2),
 # with a relative error below 1e-7.
 _POLYNOMIAL = (
     7.0376836292e-2,

@@ -25,7 +25,8 @@ def draw_cell(genotype: Genotype, space: CellSpace, paths: Sequence[Path]) -> No
         space: its space.
         paths: files to write; the ending names the format (.svg, .png).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # an extra
+    import matplotlib  # an extra
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     genotype.check(space)
@@ -53,13 +54,11 @@ def draw_cell(genotype: Genotype, space: CellSpace, paths: Sequence[Path]) -> No
     axes.set_xlim(-1.0, wide - 1.0)
     axes.set_ylim(-tall, tall)
     axes.set_axis_off()
-    for path in paths:
-        figure.savefig(path, dpi=150, bbox_inches="tight", metadata=_metadata(path))
-
-
-def _metadata(path: Path) -> dict | None:
-    # Without the date, equal cells give equal files.
-    return {"Date": None} if path.suffix == ".svg" else None
+    # Without random names and the date, equal cells give equal files.
+    with matplotlib.rc_context({"svg.hashsalt": "gumbax"}):
+        for path in paths:
+            date = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(path, dpi=150, bbox_inches="tight", metadata=date)
 
 
 def _arrow(axes, start: float, end: float, height: float, name: str) -> None:

@@ -22,9 +22,7 @@ def test_json_round_trip(genotype, tmp_path):
 
 
 def test_text_is_that_of_nas_bench_201(genotype):
-    expected = (
-        "|conv_3x3~0|+|none~0|skip_connect~1|+|conv_1x1~0|none~1|avg_pool_3x3~2|"
-    )
+    expected = "|conv_3x3~0|+|none~0|skip_connect~1|+|conv_1x1~0|none~1|avg_pool_3x3~2|"
     assert str(genotype) == expected
 
 
@@ -43,7 +41,7 @@ def test_random_is_uniform():
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"space": "x"}', '{"operations": 3}'])
 def test_text_that_is_no_genotype(text):
-    with pytest.raises(ValueError, match="genotype.json that a search wrote"):
+    with pytest.raises(ValueError, match=r"genotype\.json that a search wrote"):
         Genotype.from_json(text)
 
 
