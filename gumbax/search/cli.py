@@ -12,7 +12,7 @@ _EXTRAS = ("sklearn", "matplotlib", "rich", "orbax", "tensorstore")
 _DESCRIPTION = """\
 Differentiable architecture search with Gumbel-Softmax.
 
-  gumbax search digits --out runs/digits     the main job, about two minutes on 2 cores
+  gumbax search digits --out runs/digits     the main job, minutes on 2 cores
 """
 
 _SEARCH = """\
