@@ -28,7 +28,8 @@ def test_peaked_logits_leave_no_gap(supernet, digits):
     found = report.evaluate_supernet(supernet, digits.test, jax.random.key(0))
     assert len(found.straight_through) == report.NUM_DRAWS
     assert set(found.straight_through) == {found.argmax}
-    np.testing.assert_allclose(found.soft, found.argmax, atol=0.3)
+    one_image = 100 / digits.test.size
+    assert abs(found.soft - found.argmax) < 1.01 * one_image
 
 
 def test_flat_logits_draw_different_networks(supernet, digits):
