@@ -6,6 +6,7 @@ from gumbax import pooling as pooling
 from gumbax import schedules as schedules
 from gumbax._relaxation import gumbel_max as gumbel_max
 from gumbax._relaxation import gumbel_softmax as gumbel_softmax
+from gumbax._relaxation import log_gumbel_softmax as log_gumbel_softmax
 from gumbax.mixed_op import mixed_op as mixed_op
 from gumbax.mixed_op import single_path as single_path
 

@@ -1,6 +1,7 @@
 """The one place where argument errors are built, and the checks that samplers share."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,31 +58,14 @@ def temperature(
     function: str, value: ArrayLike, shape: tuple[int, ...], axis: int, dtype: Any
 ) -> jax.Array:
     """Returns the temperature of every row: `shape` with length 1 on `axis`."""
-    if isinstance(value, int | float) and not (value > 0 and math.isfinite(value)):
-        raise ValueError(
-            message(
-                function,
-                "temperature",
-                "be a finite number above 0",
-                value,
-                "For a choice without relaxation use `hard=True` or `gumbel_max`; "
-                "to anneal towards 0, stop at a small positive floor.",
-            )
-        )
-    given = jnp.asarray(value)
-    if not (
-        jnp.issubdtype(given.dtype, jnp.floating)
-        or jnp.issubdtype(given.dtype, jnp.integer)
-    ):
-        raise TypeError(
-            message(
-                function,
-                "temperature",
-                "be a real number or array",
-                f"dtype {given.dtype.name}",
-                "Convert it, for example with `.astype(jnp.float32)`.",
-            )
-        )
+    positive(
+        function,
+        "temperature",
+        value,
+        "For a choice without relaxation use `hard=True` or `gumbel_max`; "
+        "to anneal towards 0, stop at a small positive floor.",
+    )
+    given = real(function, "temperature", value)
     rows = (*shape[:axis], 1, *shape[axis + 1 :])
     padded = (1,) * (len(shape) - given.ndim) + given.shape
     fits = len(padded) == len(rows) and all(
@@ -99,6 +83,81 @@ def temperature(
             )
         )
     return jnp.broadcast_to(given.astype(dtype).reshape(padded), rows)
+
+
+def positive(function: str, argument: str, value: object, cure: str) -> None:
+    """Refuses a Python number that is not above 0; traced values are not looked at."""
+    if isinstance(value, int | float) and not (value > 0 and math.isfinite(value)):
+        raise ValueError(
+            message(function, argument, "be a finite number above 0", value, cure)
+        )
+
+
+def real(
+    function: str,
+    argument: str,
+    value: ArrayLike,
+    *,
+    must: str = "be a real number or array",
+    cure: str = "Convert it, for example with `.astype(jnp.float32)`.",
+) -> jax.Array:
+    """Returns `value` as an array if it is floating or integer."""
+    given = jnp.asarray(value)
+    if jnp.issubdtype(given.dtype, jnp.floating):
+        return given
+    if jnp.issubdtype(given.dtype, jnp.integer):
+        return given
+    raise TypeError(
+        message(function, argument, must, f"dtype {given.dtype.name}", cure)
+    )
+
+
+def reals(function: str, **values: ArrayLike) -> tuple[list[jax.Array], Any]:
+    """Returns arguments broadcast together in a wide dtype, and their own dtype.
+
+    Narrow types are computed in float32; the result should be rounded to the second
+    value, the dtype to which the arguments promote.
+    """
+    arrays = [real(function, name, value) for name, value in values.items()]
+    dtype = jnp.result_type(*values.values())
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    try:
+        shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
+    except ValueError:
+        raise ValueError(
+            message(
+                function,
+                "`, `".join(values),
+                "broadcast together",
+                f"shapes {', '.join(str(array.shape) for array in arrays)}",
+                "Add or move axes so that each one is 1 or equal.",
+            )
+        ) from None
+    wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
+    return [
+        jnp.broadcast_to(
+            array.astype(wide).reshape((1,) * (len(shape) - array.ndim) + array.shape),
+            shape,
+        )
+        for array in arrays
+    ], dtype
+
+
+def floating_dtype(function: str, dtype: Any) -> Any:
+    """Returns the canonical form of a real floating dtype."""
+    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise TypeError(
+            message(
+                function,
+                "dtype",
+                "be a real floating type",
+                jnp.dtype(dtype).name,
+                "Pass for example `dtype=jnp.float32`.",
+            )
+        )
+    return jax.dtypes.canonicalize_dtype(dtype)
 
 
 def broadcast(
@@ -140,24 +199,36 @@ def mask(function: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
 
 
 def noise(
-    function: str, gumbels: ArrayLike, shape: tuple[int, ...], dtype: Any
+    function: str, argument: str, value: ArrayLike, shape: tuple[int, ...], dtype: Any
 ) -> jax.Array:
     """Returns the injected noise in the dtype of the computation, as `broadcast`."""
-    given = jnp.asarray(gumbels)
-    if not (
-        jnp.issubdtype(given.dtype, jnp.floating)
-        or jnp.issubdtype(given.dtype, jnp.integer)
-    ):
-        raise TypeError(
+    given = real(
+        function,
+        argument,
+        value,
+        must="be real noise to use in place of a draw",
+        cure=f"Pass floats, or `{argument}=0.0` for no noise.",
+    )
+    return broadcast(function, argument, given, shape).astype(dtype)
+
+
+def sample_shape(function: str, value: Sequence[int]) -> tuple[int, ...]:
+    """Returns the leading axes of independent draws as a tuple of lengths."""
+    try:
+        lengths = tuple(operator.index(length) for length in value)
+    except TypeError:
+        lengths = (-1,)
+    if any(length < 0 for length in lengths):
+        raise ValueError(
             message(
                 function,
-                "gumbels",
-                "be real noise to use in place of a draw",
-                f"dtype {given.dtype.name}",
-                "Pass floats, or `gumbels=0.0` for no noise.",
+                "sample_shape",
+                "be a sequence of lengths >= 0",
+                repr(value),
+                "For n draws pass `sample_shape=(n,)`.",
             )
         )
-    return broadcast(function, "gumbels", given, shape).astype(dtype)
+    return lengths
 
 
 def scalar_key(function: str, key: object) -> jax.Array:

@@ -2,7 +2,8 @@
 
 XLA on CPU computes the stock logarithm in vectors with one polynomial and the remainder
 of a loop with another, one unit in the last place away: noise would depend on the shape
-of the array and on its sharding. These are additions and multiplications only.
+of the array and on its sharding. These are additions and multiplications only. Float64
+noise keeps the stock functions.
 """
 
 import jax
@@ -30,13 +31,17 @@ _SQRT_HALF_BITS = _SQRT_HALF.view(np.int32)
 
 
 def log(x: jax.Array) -> jax.Array:
-    """log(x) of positive, normal float32 numbers."""
+    """log(x) of positive, normal numbers."""
+    if x.dtype != jnp.float32:
+        return jnp.log(x)
     reduced, exponent = _reduce(x)
     return _log1p_reduced(reduced, exponent)
 
 
 def log1p_negative(v: jax.Array) -> jax.Array:
-    """log(1 - v) of float32 numbers, 0 <= v < 1, exact to rounding near 0."""
+    """log(1 - v), 0 <= v < 1, exact to rounding near 0."""
+    if v.dtype != jnp.float32:
+        return jnp.log1p(-v)
     reduced, exponent = _reduce(np.float32(1) - v)
     small = v <= np.float32(1) - _SQRT_HALF
     return _log1p_reduced(

@@ -1,76 +1,176 @@
 """Scores (logits + noise), their maximum and their softmax, right at the infinities."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gumbax import gumbel
+from gumbax import _noise
+
+# Categories in a block of the two-level maximum.
+_BLOCK = 128
 
 
 def perturb(
     axis: int,
+    shape: tuple[int, ...],
     key: jax.Array | None,
     logits: jax.Array,
     gumbels: jax.Array | None,
     where: jax.Array | None,
 ) -> jax.Array:
-    """Logits plus noise in the computation dtype, -inf where masked."""
-    wide = gumbel.computation_dtype(logits.dtype)
+    """Logits plus noise in the computation dtype, -inf where masked.
+
+    The operands have the rank of `shape` and broadcast to it.
+    """
+    wide = _noise.computation_dtype(logits.dtype)
     if gumbels is None:
         assert key is not None
-        gumbels = gumbel.standard(key, logits.shape, axis=axis, dtype=wide)
+        gumbels = _noise.standard(key, shape, axis=axis, dtype=wide)
     scores = logits.astype(wide) + gumbels
     if where is not None:
         scores = jnp.where(where, scores, -jnp.inf)
     # Computed once: two fusions of the same sum may round it differently.
-    return jax.lax.optimization_barrier(scores)
+    return jax.lax.optimization_barrier(jnp.broadcast_to(scores, shape))
+
+
+def argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The maximum of each row and its lowest index, both kept as an axis of length 1.
+
+    The maximum is NaN if there is one; the index is then -1, as for a row of -inf only.
+    Neither has a gradient.
+    """
+    scores = jax.lax.stop_gradient(scores)
+    return jax.lax.platform_dependent(
+        scores,
+        cpu=functools.partial(_argmax_by_blocks, axis),
+        default=functools.partial(_argmax, axis),
+    )
+
+
+def _argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    num_categories = scores.shape[axis]
+    top = jnp.max(scores, axis=axis, keepdims=True, initial=-jnp.inf)
+    category = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
+    candidates = jnp.where(scores == top, category, num_categories)
+    index = jnp.min(candidates, axis=axis, keepdims=True, initial=num_categories)
+    return top, jnp.where((index == num_categories) | (top == -jnp.inf), -1, index)
+
+
+def _argmax_by_blocks(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One vector pass over the scores, then a look into the first block that has it.
+
+    On CPU a maximum over a whole row, and above all its index, are scalar loops in some
+    versions of XLA; a maximum over windows is not.
+    """
+    num_categories = scores.shape[axis]
+    if num_categories <= 2 * _BLOCK:
+        return _argmax(axis, scores)
+    maxima = _block_maxima(axis, scores)
+    top, block = _argmax(axis, maxima)
+    members = jnp.expand_dims(jnp.arange(_BLOCK, dtype=jnp.int32), _others(axis, top))
+    # In the last block the last category may come more than once: harmless.
+    category = jnp.minimum(block * _BLOCK + members, num_categories - 1)
+    inside = jnp.take_along_axis(
+        scores, jnp.maximum(category, 0), axis=axis, mode="promise_in_bounds"
+    )
+    candidates = jnp.where(inside == top, category, num_categories)
+    index = jnp.min(candidates, axis=axis, keepdims=True)
+    return top, jnp.where(block == -1, -1, index)
+
+
+def _others(axis: int, x: jax.Array) -> tuple[int, ...]:
+    return tuple(i for i in range(x.ndim) if i != axis)
+
+
+def _block_maxima(axis: int, scores: jax.Array) -> jax.Array:
+    window = tuple(_BLOCK if i == axis else 1 for i in range(scores.ndim))
+    missing = -scores.shape[axis] % _BLOCK
+    padding = tuple((0, missing if i == axis else 0) for i in range(scores.ndim))
+    lowest = np.asarray(-np.inf, scores.dtype)
+    return jax.lax.reduce_window(
+        scores, lowest, jax.lax.max, window, window, padding=padding
+    )
 
 
 def maximum(axis: int, scores: jax.Array) -> jax.Array:
     """Maximum of each row, kept as an axis, without gradient; NaN if there is one."""
-    top = jnp.max(scores, axis=axis, keepdims=True, initial=-jnp.inf)
-    return jax.lax.stop_gradient(top)
-
-
-def argmax(axis: int, scores: jax.Array, top: jax.Array) -> jax.Array:
-    """Lowest index of the maximum, kept as an axis; -1 for a NaN and for all -inf.
-
-    Two vector passes: on CPU `jnp.argmax` is a scalar loop in some versions.
-    """
-    num_categories = scores.shape[axis]
-    category = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
-    candidates = jnp.where(scores == top, category, num_categories)
-    index = jnp.min(candidates, axis=axis, keepdims=True, initial=num_categories)
-    return jnp.where((index == num_categories) | (top == -jnp.inf), -1, index)
+    return argmax(axis, scores)[0]
 
 
 def one_hot(axis: int, scores: jax.Array) -> jax.Array:
     """One-hot of the maximum; rows of NaN and of all -inf become NaN and zeros."""
-    top = maximum(axis, scores)
-    index = argmax(axis, scores, top)
+    top, index = argmax(axis, scores)
     category = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
     hit = (category == index).astype(scores.dtype)
     return jnp.where(jnp.isnan(top), jnp.nan, hit)
 
 
-def exponentials(
-    scores: jax.Array, top: jax.Array, temperature: jax.Array
-) -> jax.Array:
-    """exp((scores - top) / temperature), with finite derivatives at infinities."""
-    certain = top == jnp.inf
-    finite_top = jnp.where(jnp.isinf(top), 0, top)
-    shifted = jnp.where(jnp.isinf(scores), 0, scores) - finite_top
-    powers = jnp.exp(jnp.where(certain, 0, shifted) / temperature)
-    powers = jnp.where(certain, (scores == jnp.inf).astype(scores.dtype), powers)
-    return jnp.where(scores == -jnp.inf, 0, powers)
+def exponents(scores: jax.Array, top: jax.Array, temperature: jax.Array) -> jax.Array:
+    """(scores - top) / temperature, at most 0, for any top.
+
+    An infinite top is moved to the largest float on its side: all of a row without a
+    category, and all but the +inf of a certain row, then have the exponent -inf.
+    """
+    largest = np.finfo(scores.dtype).max
+    # Selected, not clipped. On CPU some versions of XLA hand a chain of plain float
+    # operations around a reduction to a library, and would materialise all the
+    # constants of the noise for it.
+    finite_top = jnp.where(jnp.isinf(top), jnp.sign(top) * largest, top)
+    return jnp.minimum(scores - finite_top, 0) / temperature
 
 
-def total(axis: int, powers: jax.Array) -> jax.Array:
+@jax.custom_jvp
+def powers(scores: jax.Array, top: jax.Array, temperature: jax.Array) -> jax.Array:
+    """exp((scores - top) / temperature) with finite derivatives at infinities.
+
+    `top` is a constant of the row: it has no derivative.
+    """
+    return jnp.exp(exponents(scores, top, temperature))
+
+
+@powers.defjvp
+def _powers_jvp(primals, tangents):
+    scores, top, temperature = primals
+    scores_dot, _, temperature_dot = tangents
+    value = powers(*primals)
+    # A category of weight 0, or of certainty, has none.
+    counts = (value != 0) & jnp.isfinite(scores)
+    shifted = jnp.where(counts, scores - jnp.where(jnp.isinf(top), 0, top), 0)
+    along = (scores_dot - shifted * (temperature_dot / temperature)) / temperature
+    return value, value * jnp.where(counts, along, 0)
+
+
+def total(axis: int, weights: jax.Array) -> jax.Array:
     """Sum of each row, kept as an axis; 1 for a row without any weight."""
-    summed = jnp.sum(powers, axis=axis, keepdims=True)
+    summed = jnp.sum(weights, axis=axis, keepdims=True)
     return jnp.where(summed == 0, 1, summed)
 
 
 def softmax(axis: int, scores: jax.Array, temperature: jax.Array) -> jax.Array:
     """softmax(scores / temperature); zeros for a row that is all -inf."""
-    powers = exponentials(scores, maximum(axis, scores), temperature)
-    return powers / total(axis, powers)
+    weights = powers(scores, maximum(axis, scores), temperature)
+    return weights / total(axis, weights)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def log_softmax(axis: int, scores: jax.Array, temperature: jax.Array) -> jax.Array:
+    """log(softmax(scores / temperature)) without underflow."""
+    top = maximum(axis, scores)
+    weights = powers(scores, top, temperature)
+    return exponents(scores, top, temperature) - jnp.log(total(axis, weights))
+
+
+@log_softmax.defjvp
+def _log_softmax_jvp(axis, primals, tangents):
+    scores, temperature = primals
+    scores_dot, temperature_dot = tangents
+    value = log_softmax(axis, *primals)
+    counts = (value != -jnp.inf) & jnp.isfinite(scores)
+    top = maximum(axis, scores)
+    shifted = jnp.where(counts, scores - jnp.where(jnp.isinf(top), 0, top), 0)
+    along = (scores_dot - shifted * (temperature_dot / temperature)) / temperature
+    along = jnp.where(counts, along, 0)
+    inner = jnp.sum(jnp.exp(value) * along, axis=axis, keepdims=True)
+    return value, jnp.where(counts, along - inner, 0)

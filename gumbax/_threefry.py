@@ -47,14 +47,19 @@ def threefry2x32(key: tuple[ArrayLike, ArrayLike], counter: Words) -> Words:
     return x0, x1
 
 
-def key_words(key: jax.Array) -> Words:
-    """Folds the library's constant into a JAX key of any implementation."""
+def key_words(key: jax.Array, *, stream: int = 0) -> Words:
+    """Folds the library's constant and a stream into a key of any implementation.
+
+    The streams of one key are independent: stream 0 is Gumbel noise, and what is drawn
+    under a condition, or from another law, has a stream of its own.
+    """
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = jax.random.key_data(key) if typed else key
     words = [data[i] for i in range(data.shape[0])]
     if len(words) % 2:
         words.append(jnp.zeros((), jnp.uint32))
-    state: Words = (jnp.asarray(_DOMAIN[0]), jnp.asarray(_DOMAIN[1]))
+    domain = (_DOMAIN[0], _DOMAIN[1] | np.uint32(stream))
+    state: Words = (jnp.asarray(domain[0]), jnp.asarray(domain[1]))
     for pair in zip(words[::2], words[1::2], strict=True):
         state = threefry2x32(pair, state)
     return state
@@ -66,6 +71,7 @@ def random_words(
     *,
     axis: int,
     offset: tuple[ArrayLike, ArrayLike] = (0, 0),
+    stream: int = 0,
 ) -> Words:
     """Returns two random words for each element of an array.
 
@@ -74,6 +80,7 @@ def random_words(
         shape: shape of the array.
         axis: the category axis, counted from the front.
         offset: counters (row, category) of the first element.
+        stream: as in `key_words`.
 
     Returns:
         Two uint32 arrays of that shape. The counter of an element is (row, category),
@@ -96,4 +103,4 @@ def random_words(
             stride *= sizes[dimension]
     category = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis)
     category = category + jnp.asarray(offset[1], jnp.uint32)
-    return threefry2x32(key_words(key), (row, category))
+    return threefry2x32(key_words(key, stream=stream), (row, category))

@@ -1,4 +1,7 @@
-"""The Gumbel distribution and its noise."""
+"""The Gumbel distribution: its noise, and draws under a condition.
+
+The functions of its density and its moments are re-exported from `_gumbel_law.py`.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -9,7 +12,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gumbax import _checks, _logarithm, _threefry
+from gumbax import _checks, _noise
+from gumbax._gumbel_law import cdf as cdf
+from gumbax._gumbel_law import log_cdf as log_cdf
+from gumbax._gumbel_law import log_prob as log_prob
+from gumbax._gumbel_law import log_survival_function as log_survival_function
+from gumbax._gumbel_law import prob as prob
+from gumbax._gumbel_law import quantile as quantile
+from gumbax._gumbel_law import survival_function as survival_function
+from gumbax._gumbel_moments import entropy as entropy
+from gumbax._gumbel_moments import kl_divergence as kl_divergence
+from gumbax._gumbel_moments import mean as mean
+from gumbax._gumbel_moments import median as median
+from gumbax._gumbel_moments import mode as mode
+from gumbax._gumbel_moments import stddev as stddev
+from gumbax._gumbel_moments import variance as variance
+
+# Apart from the unconditional noise of the same key, from which the index may be drawn.
+_GIVEN_INDEX = 1
 
 
 def sample(
@@ -48,7 +68,8 @@ def sample(
 
     Raises:
         TypeError: `key` is not one key, or `dtype` is not floating.
-        ValueError: `axis`, `loc` or `scale` does not fit `shape`.
+        ValueError: `axis`, `loc` or `scale` does not fit `shape`, or a Python `scale`
+            is not above 0.
 
     Example:
         >>> whole = sample(jax.random.key(0), (4, 10))
@@ -60,29 +81,75 @@ def sample(
         Gumbel, 1954; Salmon et al., 2011 (the hash). README, "Noise".
     """
     name = "gumbel.sample"
+    return _draw(name, key, shape, None, loc, scale, dtype, axis, offset)
+
+
+def sample_truncated(
+    key: jax.Array,
+    shape: Sequence[int] = (),
+    *,
+    upper: ArrayLike,
+    loc: ArrayLike = 0.0,
+    scale: ArrayLike = 1.0,
+    dtype: Any = jnp.float32,
+    axis: int = -1,
+    offset: tuple[ArrayLike, ArrayLike] = (0, 0),
+) -> jax.Array:
+    """Draws Gumbel noise conditioned on being at most `upper`.
+
+    -log(exp(-u) + E), u being `upper` in units of the scale: an exponential draw beyond
+    a threshold is the threshold plus a fresh one. Exact however unlikely the condition
+    is, and `sample` itself for the same key where `upper` is +inf. Differentiable in
+    `upper`, `loc` and `scale`.
+
+    Args:
+        key: scalar key from `jax.random.key`. Consumed.
+        shape: shape of the result; its category axis is `axis`. Static.
+        upper: largest value, broadcasts to `shape`; -inf gives -inf.
+        loc: location, broadcasts to `shape`.
+        scale: scale > 0, broadcasts to `shape`.
+        dtype: of the result, a real floating type, as in `sample`.
+        axis: the category axis. Static.
+        offset: (first row, first category) of this block in a larger array.
+
+    Returns:
+        Array of `shape` and `dtype`, nowhere above `upper`.
+
+    Raises:
+        TypeError: `key` is not one key, or `dtype` is not floating.
+        ValueError: `axis`, `upper`, `loc` or `scale` does not fit `shape`, or a Python
+            `scale` is not above 0.
+
+    Example:
+        >>> x = sample_truncated(jax.random.key(0), (1000,), upper=-3.0)
+        >>> bool((x <= -3.0).all())
+        True
+
+    References:
+        Maddison, Tarlow, Minka, 2014, App. A. https://arxiv.org/abs/1411.0030
+    """
+    name = "gumbel.sample_truncated"
+    return _draw(name, key, shape, upper, loc, scale, dtype, axis, offset)
+
+
+def _draw(name, key, shape, upper, loc, scale, dtype, axis, offset) -> jax.Array:
     key = _checks.scalar_key(name, key)
     shape = tuple(shape)
-    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
-        raise TypeError(
-            _checks.message(
-                name,
-                "dtype",
-                "be a real floating type",
-                jnp.dtype(dtype).name,
-                "Pass for example `dtype=jnp.float32`.",
-            )
-        )
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    dtype = _checks.floating_dtype(name, dtype)
     # A scalar is one row of one category.
     axis = _checks.category_axis(name, shape, axis) if shape else 0
+    _checks.positive(name, "scale", scale, "It multiplies the noise.")
     loc = _checks.broadcast(name, "loc", loc, shape)
     scale = _checks.broadcast(name, "scale", scale, shape)
-    return _sample(key, loc, scale, offset, shape=shape, dtype=dtype, axis=axis)
+    if upper is not None:
+        upper = _checks.broadcast(name, "upper", upper, shape)
+    return _sample(key, upper, loc, scale, offset, shape=shape, dtype=dtype, axis=axis)
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype", "axis"))
 def _sample(
     key: jax.Array,
+    upper: jax.Array | None,
     loc: jax.Array,
     scale: jax.Array,
     offset: tuple[jax.Array, jax.Array],
@@ -91,41 +158,115 @@ def _sample(
     dtype: Any,
     axis: int,
 ) -> jax.Array:
-    wide = computation_dtype(dtype)
-    gumbels = standard(key, shape or (1,), axis=axis, dtype=wide, offset=offset)
+    wide = _noise.computation_dtype(dtype)
+    gumbels = _noise.standard(key, shape or (1,), axis=axis, dtype=wide, offset=offset)
     gumbels = gumbels.reshape(shape)
-    scaled = loc.astype(wide) + scale.astype(wide) * gumbels
-    return scaled.astype(dtype)
+    loc, scale = loc.astype(wide), scale.astype(wide)
+    if upper is None:
+        return (loc + scale * gumbels).astype(dtype)
+    upper = jnp.broadcast_to(upper.astype(wide), shape)
+    bound = jnp.broadcast_to((upper - loc) / scale, shape)
+    value = loc + scale * -jnp.logaddexp(-bound, -gumbels)
+    # The sum may round upwards.
+    value = value - jax.lax.stop_gradient(jnp.maximum(value - upper, 0))
+    return _round_down(value, dtype, upper)
 
 
-def computation_dtype(dtype: Any) -> Any:
-    """Returns the dtype in which noise is drawn for logits of this dtype."""
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+def _round_down(value: jax.Array, dtype: Any, upper: jax.Array) -> jax.Array:
+    """Rounds to a narrow type without going above the bound."""
+    rounded = value.astype(dtype)
+    below = jnp.nextafter(rounded, jnp.asarray(-jnp.inf, dtype))
+    gap = jax.lax.stop_gradient(rounded - below)
+    return jnp.where(rounded.astype(upper.dtype) > upper, rounded - gap, rounded)
 
 
-def standard(
-    key: jax.Array,
-    shape: Sequence[int],
-    *,
-    axis: int,
-    dtype: Any = jnp.float32,
-    offset: tuple[ArrayLike, ArrayLike] = (0, 0),
+def sample_given_index(
+    key: jax.Array, logits: ArrayLike, index: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
-    """Draws standard Gumbel noise inside a jitted function, without checks."""
-    words = _threefry.random_words(key, shape, axis=axis, offset=offset)
-    return from_words(*words, dtype=dtype)
+    """Draws the scores (logits + noise) conditioned on their argmax being `index`.
 
+    The top score is logsumexp(logits) + G, whichever category has it; the others are
+    draws truncated at it. With `index` from `gumbel_max` the result has the law of
+    unconditional scores; that is the second half of Gumbel-Rao and of REBAR. The noise
+    is a stream of its own: the key may be the one that drew the index.
 
-def from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:
-    """Turns 64 random bits into standard Gumbel noise by inversion, -log(-log1p(-v)).
+    Differentiable in `logits`, top score included: what REBAR needs. Gumbel-Rao takes
+    the result under `jax.lax.stop_gradient`.
 
-    v is a centred 64-bit uniform. It is flipped: the fine resolution of floats near 0
-    is at the end where a category wins.
+    Args:
+        key: scalar key from `jax.random.key`. Consumed.
+        logits: unnormalised log-probabilities, [..., K] for K categories on `axis`.
+        index: integer array of the shape of `logits` without `axis`.
+        axis: the category axis. Static.
+
+    Returns:
+        Array with the shape and dtype of `logits`, whose argmax is `index`: exactly in
+        float32 and float64; in narrow types other scores may round to the same value.
+        A row without a category above -inf is all -inf. A row with a NaN, or whose
+        `index` is out of range or has the logit -inf, is all NaN.
+
+    Raises:
+        TypeError: `key` is not one key, `logits` not floating or `index` not integer.
+        ValueError: `axis` or `index` does not fit `logits`.
+
+    Example:
+        >>> logits = jnp.array([0.0, 5.0, 1.0])
+        >>> sample_given_index(jax.random.key(0), logits, 2).argmax().item()
+        2
+
+    References:
+        Maddison, Tarlow, Minka, 2014. https://arxiv.org/abs/1411.0030
+        Paulus, Maddison, Krause, 2021. https://arxiv.org/abs/2010.04838
     """
-    coarse = high.astype(dtype) * np.asarray(2.0**-32, dtype)
-    fine = (low.astype(dtype) + np.asarray(0.5, dtype)) * np.asarray(2.0**-64, dtype)
-    below_one = np.nextafter(np.asarray(1, dtype), np.asarray(0, dtype))
-    v = jnp.minimum(coarse + fine, below_one)
-    if dtype == jnp.float32:
-        return -_logarithm.log(-_logarithm.log1p_negative(v))
-    return -jnp.log(-jnp.log1p(-v))
+    name = "gumbel.sample_given_index"
+    key = _checks.scalar_key(name, key)
+    logits, axis = _checks.logits_and_axis(name, logits, axis)
+    index = jnp.asarray(index)
+    rows = (*logits.shape[:axis], *logits.shape[axis + 1 :])
+    if not jnp.issubdtype(index.dtype, jnp.integer):
+        raise TypeError(
+            _checks.message(
+                name,
+                "index",
+                "be an integer array",
+                f"dtype {index.dtype.name}",
+                "Pass what `gumbel_max` returns.",
+            )
+        )
+    if index.shape != rows:
+        raise ValueError(
+            _checks.message(
+                name,
+                "index",
+                f"have the shape of `logits` without its category axis, {rows}",
+                f"shape {index.shape}",
+                "Pass what `gumbel_max` returns, or broadcast one of the two.",
+            )
+        )
+    return _sample_given_index(key, logits, index, axis=axis)
+
+
+@functools.partial(jax.jit, static_argnames="axis")
+def _sample_given_index(key, logits, index, *, axis):
+    wide = _noise.computation_dtype(logits.dtype)
+    theta = logits.astype(wide)
+    gumbels = _noise.standard(
+        key, logits.shape, axis=axis, dtype=wide, stream=_GIVEN_INDEX
+    )
+    category = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis)
+    hit = category == jnp.expand_dims(index.astype(jnp.int32), axis)
+    possible = jnp.any(hit & (theta != -jnp.inf), axis=axis, keepdims=True)
+    total = jax.nn.logsumexp(theta, axis=axis, keepdims=True)
+    top = total + jnp.sum(jnp.where(hit, gumbels, 0), axis=axis, keepdims=True)
+    top = jnp.where(possible | (total == -jnp.inf), top, jnp.nan)
+    # Where the winner is far above its own logit the sum cannot be told from the top.
+    absent = theta == -jnp.inf
+    free = jnp.where(absent, 0, theta) + gumbels
+    finite_top = jnp.where(jnp.isinf(top), 0, top)
+    others = -jnp.logaddexp(-free, -finite_top)
+    others = jnp.where(top == jnp.inf, free, others)
+    below = jnp.nextafter(top, np.asarray(-np.inf, wide))
+    lift = jax.lax.stop_gradient(jnp.where(others >= top, below - others, 0))
+    others = jnp.where(absent, jnp.where(jnp.isnan(top), top, -jnp.inf), others + lift)
+    scores = jnp.where(hit, top, others)
+    return jnp.where(total == -jnp.inf, -jnp.inf, scores).astype(logits.dtype)

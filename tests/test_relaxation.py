@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import gumbax
-from gumbax import _relaxation
+from gumbax import _rules
 
 from . import helpers
 
@@ -164,9 +164,9 @@ def test_second_derivatives_are_right_in_both_orders(point, hard, outer):
 def test_plain_forward_rule_would_turn_second_derivatives_red(point, monkeypatch):
     """The planted fault: without its twin the hard value has no derivative."""
     monkeypatch.setattr(
-        _relaxation,
+        _rules,
         "_hard_twin",
-        lambda axis, s, t: _relaxation._scores.one_hot(axis, s),
+        lambda axis, s, t: _rules._scores.one_hot(axis, s),
     )
     jax.clear_caches()
     gradient = jax.grad(cube(ours, hard=True))

@@ -1,0 +1,190 @@
+"""The rules of Gumbel-max, Gumbel-Softmax and straight-through samples.
+
+Shapes: the result is [..., K] with the K categories on `axis`; logits, gumbels and the
+mask have its rank and broadcast to it, temperature has length 1 on `axis`. One choice
+is a row. The public functions and their checks are in `_relaxation.py`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from gumbax import _scores
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "shape"))
+def index(key, logits, gumbels, where, *, axis, shape):
+    """Index of the highest score of each row; -1 without one."""
+    scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
+    return jnp.squeeze(_scores.argmax(axis, scores)[1], axis)
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "shape"))
+def relaxed(key, logits, temperature, gumbels, where, *, axis, shape):
+    return _relaxed((axis, shape), key, logits, temperature, gumbels, where)
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "shape"))
+def log_relaxed(key, logits, temperature, gumbels, where, *, axis, shape):
+    return _log_relaxed((axis, shape), key, logits, temperature, gumbels, where)
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "shape"))
+def straight_through(key, logits, temperature, gumbels, where, *, axis, shape):
+    return _straight_through((axis, shape), key, logits, temperature, gumbels, where)
+
+
+def _sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Transpose of a broadcast between arrays of one rank."""
+    axes = tuple(i for i, n in enumerate(shape) if n == 1 and x.shape[i] != 1)
+    return jnp.sum(x, axis=axes, keepdims=True) if axes else x
+
+
+def _shape_record(x: jax.Array | None) -> jax.Array | None:
+    """An empty array from which the backward rule learns shape and dtype of x."""
+    return None if x is None else jnp.zeros((0, *x.shape), x.dtype)
+
+
+def _cotangents(scores_bar, temperature_bar, temperature, logits, gumbels):
+    """Cotangents of (key, logits, temperature, gumbels, where), from shape records."""
+    logits_bar = _sum_to(scores_bar, logits.shape[1:]).astype(logits.dtype)
+    gumbels_bar = None
+    if gumbels is not None:
+        gumbels_bar = _sum_to(scores_bar, gumbels.shape[1:]).astype(gumbels.dtype)
+    return (
+        None,
+        logits_bar,
+        _sum_to(temperature_bar, temperature.shape),
+        gumbels_bar,
+        None,
+    )
+
+
+# Relaxed: the only residual of the size of the logits is the output itself.
+
+
+def _relaxed_value(static, key, logits, temperature, gumbels, where):
+    axis, shape = static
+    scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
+    return _scores.softmax(axis, scores, temperature).astype(logits.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _relaxed(static, key, logits, temperature, gumbels, where):
+    return _relaxed_value(static, key, logits, temperature, gumbels, where)
+
+
+def _relaxed_fwd(static, key, logits, temperature, gumbels, where):
+    y = _relaxed_value(static, key, logits, temperature, gumbels, where)
+    return y, (y, temperature, _shape_record(logits), _shape_record(gumbels))
+
+
+def _relaxed_bwd(static, residuals, cotangent):
+    axis, _ = static
+    y, temperature, logits, gumbels = residuals
+    y = y.astype(temperature.dtype)
+    # A category of weight 0 (masked, or underflowed) has no gradient, whatever the
+    # loss is there: that of an entropy is infinite.
+    cotangent = jnp.where(y == 0, 0, cotangent.astype(temperature.dtype))
+    inner = jnp.sum(y * cotangent, axis=axis, keepdims=True)
+    centred = y * (cotangent - inner)
+    log_y = jnp.log(jnp.where(y == 0, 1, y))
+    along = jnp.sum(centred * log_y, axis=axis, keepdims=True)
+    return _cotangents(
+        centred / temperature, -along / temperature, temperature, logits, gumbels
+    )
+
+
+_relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
+
+
+# In log space: again the output is the residual.
+
+
+def _log_relaxed_value(static, key, logits, temperature, gumbels, where):
+    axis, shape = static
+    scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
+    return _scores.log_softmax(axis, scores, temperature).astype(logits.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _log_relaxed(static, key, logits, temperature, gumbels, where):
+    return _log_relaxed_value(static, key, logits, temperature, gumbels, where)
+
+
+def _log_relaxed_fwd(static, key, logits, temperature, gumbels, where):
+    log_y = _log_relaxed_value(static, key, logits, temperature, gumbels, where)
+    return log_y, (log_y, temperature, _shape_record(logits), _shape_record(gumbels))
+
+
+def _log_relaxed_bwd(static, residuals, cotangent):
+    axis, _ = static
+    log_y, temperature, logits, gumbels = residuals
+    log_y = log_y.astype(temperature.dtype)
+    counts = log_y != -jnp.inf
+    cotangent = jnp.where(counts, cotangent.astype(temperature.dtype), 0)
+    inner = jnp.sum(cotangent, axis=axis, keepdims=True)
+    centred = cotangent - jnp.exp(log_y) * inner
+    along = jnp.sum(centred * jnp.where(counts, log_y, 0), axis=axis, keepdims=True)
+    return _cotangents(
+        centred / temperature, -along / temperature, temperature, logits, gumbels
+    )
+
+
+_log_relaxed.defvjp(_log_relaxed_fwd, _log_relaxed_bwd)
+
+
+# Straight-through: the noise is made again in the backward pass.
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _hard_twin(axis, scores, temperature):
+    """Hard value whose tangent is the relaxed one.
+
+    The forward rule must use this and not the plain one-hot, whose derivative is zero:
+    second derivatives would run and be silently wrong.
+    """
+    del temperature
+    return _scores.one_hot(axis, scores)
+
+
+@_hard_twin.defjvp
+def _hard_twin_jvp(axis, primals, tangents):
+    _, tangent = jax.jvp(functools.partial(_scores.softmax, axis), primals, tangents)
+    return _hard_twin(axis, *primals), tangent
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _straight_through(static, key, logits, temperature, gumbels, where):
+    del temperature
+    axis, shape = static
+    scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
+    return _scores.one_hot(axis, scores).astype(logits.dtype)
+
+
+def _straight_through_fwd(static, key, logits, temperature, gumbels, where):
+    axis, shape = static
+    scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
+    hard = _hard_twin(axis, scores, temperature).astype(logits.dtype)
+    top = _scores.maximum(axis, scores)
+    return hard, (key, logits, temperature, gumbels, where, top)
+
+
+def _straight_through_bwd(static, residuals, cotangent):
+    axis, shape = static
+    key, logits, temperature, gumbels, where, top = residuals
+    scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
+    powers = _scores.powers(scores, top, temperature)
+    total = _scores.total(axis, powers)
+    cotangent = jnp.where(powers == 0, 0, cotangent.astype(temperature.dtype))
+    inner = jnp.sum(powers * cotangent, axis=axis, keepdims=True) / total
+    centred = powers * ((cotangent - inner) / (total * temperature))
+    log_powers = jnp.log(jnp.where(powers == 0, 1, powers))
+    along = jnp.sum(centred * log_powers, axis=axis, keepdims=True)
+    return _cotangents(
+        centred, -along, temperature, _shape_record(logits), _shape_record(gumbels)
+    )
+
+
+_straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
