@@ -51,18 +51,25 @@ def log1p_negative(v: jax.Array) -> jax.Array:
 
 def _reduce(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(m - 1, e) with x = m * 2**e and m in [sqrt(1/2), sqrt(2))."""
+    # lax and not jnp, whose operators cost several times as much to trace.
     bits = lax.bitcast_convert_type(x, jnp.int32)
-    exponent = (bits - _SQRT_HALF_BITS) >> np.int32(23)
-    mantissa = lax.bitcast_convert_type(bits - (exponent << np.int32(23)), jnp.float32)
-    return mantissa - np.float32(1), exponent.astype(jnp.float32)
+    shift = lax.full_like(bits, 23)
+    offset = lax.sub(bits, lax.full_like(bits, _SQRT_HALF_BITS))
+    exponent = lax.shift_right_arithmetic(offset, shift)
+    mantissa = lax.bitcast_convert_type(
+        lax.sub(bits, lax.shift_left(exponent, shift)), jnp.float32
+    )
+    one = lax.full_like(mantissa, 1)
+    return lax.sub(mantissa, one), lax.convert_element_type(exponent, jnp.float32)
 
 
 def _log1p_reduced(x: jax.Array, exponent: jax.Array) -> jax.Array:
     first, *others = _POLYNOMIAL
-    value = jnp.full_like(x, first)
+    value = lax.full_like(x, first)
     for coefficient in others:
-        value = value * x + np.float32(coefficient)
-    square = x * x
-    high, low = _LOG_2
-    value = value * x * square + exponent * low - np.float32(0.5) * square
-    return x + value + exponent * high
+        value = lax.add(lax.mul(value, x), lax.full_like(x, coefficient))
+    square = lax.mul(x, x)
+    high, low = (lax.mul(exponent, lax.full_like(x, part)) for part in _LOG_2)
+    value = lax.add(lax.mul(lax.mul(value, x), square), low)
+    value = lax.sub(value, lax.mul(lax.full_like(x, 0.5), square))
+    return lax.add(lax.add(x, value), high)

@@ -1,6 +1,6 @@
 """Standard Gumbel and logistic noise from random words, without argument checks."""
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 import jax
@@ -16,16 +16,18 @@ def computation_dtype(dtype: Any) -> Any:
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
+# Jitted, not inlined: the backward pass of a sampler shares the trace of the forward.
+@functools.partial(jax.jit, static_argnames=("shape", "axis", "dtype", "stream"))
 def standard(
     key: jax.Array,
-    shape: Sequence[int],
+    shape: tuple[int, ...],
     *,
     axis: int,
     dtype: Any = jnp.float32,
     offset: tuple[ArrayLike, ArrayLike] = (0, 0),
     stream: int = 0,
 ) -> jax.Array:
-    """Draws standard Gumbel noise; call it inside a jitted function."""
+    """Draws standard Gumbel noise."""
     words = _threefry.random_words(key, shape, axis=axis, offset=offset, stream=stream)
     return gumbel_from_words(*words, dtype=dtype)
 

@@ -61,6 +61,16 @@ def _cotangents(scores_bar, temperature_bar, temperature, logits, gumbels):
     )
 
 
+def _inner(axis: int, weighted: jax.Array) -> jax.Array:
+    """Sum of each row; NaN, and never infinite, where the cotangent overflowed.
+
+    The selection keeps a library that XLA on CPU hands reductions to from taking the
+    arithmetic behind it too, which would materialise a temperature for each element.
+    """
+    summed = jnp.sum(weighted, axis=axis, keepdims=True)
+    return jnp.where(jnp.isfinite(summed), summed, jnp.nan)
+
+
 # Relaxed: the only residual of the size of the logits is the output itself.
 
 
@@ -86,9 +96,8 @@ def _relaxed_bwd(static, residuals, cotangent):
     y = y.astype(temperature.dtype)
     # A category of weight 0 (masked, or underflowed) has no gradient, whatever the
     # loss is there: that of an entropy is infinite.
-    cotangent = jnp.where(y == 0, 0, cotangent.astype(temperature.dtype))
-    inner = jnp.sum(y * cotangent, axis=axis, keepdims=True)
-    centred = y * (cotangent - inner)
+    weighted = jnp.where(y == 0, 0, y * cotangent.astype(temperature.dtype))
+    centred = weighted - y * _inner(axis, weighted)
     log_y = jnp.log(jnp.where(y == 0, 1, y))
     along = jnp.sum(centred * log_y, axis=axis, keepdims=True)
     return _cotangents(
@@ -177,9 +186,9 @@ def _straight_through_bwd(static, residuals, cotangent):
     scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
     powers = _scores.powers(scores, top, temperature)
     total = _scores.total(axis, powers)
-    cotangent = jnp.where(powers == 0, 0, cotangent.astype(temperature.dtype))
-    inner = jnp.sum(powers * cotangent, axis=axis, keepdims=True) / total
-    centred = powers * ((cotangent - inner) / (total * temperature))
+    weighted = jnp.where(powers == 0, 0, powers * cotangent.astype(temperature.dtype))
+    inner = _inner(axis, weighted) / total
+    centred = (weighted - powers * inner) / (total * temperature)
     log_powers = jnp.log(jnp.where(powers == 0, 1, powers))
     along = jnp.sum(centred * log_powers, axis=axis, keepdims=True)
     return _cotangents(

@@ -35,6 +35,7 @@ def perturb(
     return jax.lax.optimization_barrier(jnp.broadcast_to(scores, shape))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The maximum of each row and its lowest index, both kept as an axis of length 1.
 

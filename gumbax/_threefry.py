@@ -5,12 +5,14 @@ are the same under jit, vmap, padding and any sharding. On CPU the unrolled roun
 fuse with what follows; the rolled loop that JAX lowers to does not.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -25,8 +27,8 @@ def threefry2x32(key: tuple[ArrayLike, ArrayLike], counter: Words) -> Words:
     """Applies the Threefry-2x32-20 bijection to a counter.
 
     Args:
-        key: two uint32 words, which broadcast against the counter.
-        counter: two uint32 arrays.
+        key: two uint32 words.
+        counter: two uint32 arrays of one shape.
 
     Returns:
         Two uint32 arrays of random words.
@@ -36,14 +38,25 @@ def threefry2x32(key: tuple[ArrayLike, ArrayLike], counter: Words) -> Words:
     """
     k0, k1 = (jnp.asarray(word, jnp.uint32) for word in key)
     schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
-    x0, x1 = counter[0] + k0, counter[1] + k1
+    shape = counter[0].shape
+
+    # lax and not jnp, whose operators cost several times as much to trace.
+    @functools.cache
+    def constant(value: int) -> jax.Array:
+        return lax.full(shape, value, jnp.uint32)
+
+    def plus(x: jax.Array, word: jax.Array) -> jax.Array:
+        return lax.add(x, lax.broadcast_in_dim(word, shape, ()))
+
+    x0, x1 = plus(counter[0], k0), plus(counter[1], k1)
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
-            x0 = x0 + x1
-            x1 = (x1 << np.uint32(rotation)) | (x1 >> np.uint32(32 - rotation))
-            x1 = x1 ^ x0
-        x0 = x0 + schedule[(group + 1) % 3]
-        x1 = x1 + (schedule[(group + 2) % 3] + np.uint32(group + 1))
+            x0 = lax.add(x0, x1)
+            left = lax.shift_left(x1, constant(rotation))
+            right = lax.shift_right_logical(x1, constant(32 - rotation))
+            x1 = lax.bitwise_xor(lax.bitwise_or(left, right), x0)
+        x0 = plus(x0, schedule[(group + 1) % 3])
+        x1 = plus(x1, schedule[(group + 2) % 3] + np.uint32(group + 1))
     return x0, x1
 
 

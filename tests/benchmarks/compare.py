@@ -7,14 +7,21 @@ from collections.abc import Callable, Mapping
 import jax
 
 ROUNDS = 9
+# Large cases take fewer rounds: about this many seconds for each candidate.
+SECONDS = 6.0
 
 
 def medians(candidates: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     """Median seconds of each candidate, compiled before the first round."""
+    slowest = 0.0
     for run in candidates.values():
         jax.block_until_ready(run())
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        slowest = max(slowest, time.perf_counter() - began)
+    rounds = max(3, min(ROUNDS, int(SECONDS / slowest)))
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, run in candidates.items():
             began = time.perf_counter()
             jax.block_until_ready(run())
@@ -22,7 +29,16 @@ def medians(candidates: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def compiled(function, *operands) -> tuple[Callable[[], object], float, int]:
+    """A compiled call on operands, the seconds it took to trace and compile,
+    and the bytes of its temporaries."""
+    began = time.perf_counter()
+    executable = jax.jit(function).lower(*operands).compile()
+    seconds = time.perf_counter() - began
+    size = executable.memory_analysis().temp_size_in_bytes
+    return lambda: executable(*operands), seconds, size
+
+
 def temporary_bytes(function, *operands) -> int:
     """Temporary memory of a compiled function."""
-    compiled = jax.jit(function).lower(*operands).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    return compiled(function, *operands)[2]
