@@ -1,5 +1,6 @@
 """Differentiable discrete choice for JAX."""
 
+from gumbax import concrete as concrete
 from gumbax import convolution as convolution
 from gumbax import gumbel as gumbel
 from gumbax import pooling as pooling
@@ -7,6 +8,11 @@ from gumbax import schedules as schedules
 from gumbax._relaxation import gumbel_max as gumbel_max
 from gumbax._relaxation import gumbel_softmax as gumbel_softmax
 from gumbax._relaxation import log_gumbel_softmax as log_gumbel_softmax
+from gumbax.binary import hard_concrete as hard_concrete
+from gumbax.binary import hard_concrete_gate as hard_concrete_gate
+from gumbax.binary import hard_concrete_penalty as hard_concrete_penalty
+from gumbax.binary import logit_relaxed_bernoulli as logit_relaxed_bernoulli
+from gumbax.binary import relaxed_bernoulli as relaxed_bernoulli
 from gumbax.mixed_op import mixed_op as mixed_op
 from gumbax.mixed_op import single_path as single_path
 

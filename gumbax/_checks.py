@@ -9,6 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+TEMPERATURE_CURE = (
+    "For a choice without relaxation use `hard=True` or `gumbel_max`; "
+    "to anneal towards 0, stop at a small positive floor."
+)
+
 
 def message(function: str, argument: str, must: str, got: object, cure: str) -> str:
     """Formats "`function`: `argument` must ..., got ... . What to do."""
@@ -19,18 +24,43 @@ def logits_and_axis(
     function: str, logits: ArrayLike, axis: int
 ) -> tuple[jax.Array, int]:
     """Returns `logits` as an array and `axis` counted from the front."""
-    given = jnp.asarray(logits)
-    if not jnp.issubdtype(given.dtype, jnp.floating):
-        raise TypeError(
-            message(
-                function,
-                "logits",
-                "be a real floating array of unnormalised log-probabilities",
-                f"dtype {given.dtype.name} with shape {given.shape}",
-                "Convert it, for example with `.astype(jnp.float32)`.",
-            )
-        )
+    given = floating_array(function, "logits", logits)
     return given, category_axis(function, given.shape, axis, "logits")
+
+
+def floating_array(function: str, argument: str, value: ArrayLike) -> jax.Array:
+    """Returns `value` as an array if it is real and floating."""
+    given = jnp.asarray(value)
+    if jnp.issubdtype(given.dtype, jnp.floating):
+        return given
+    raise TypeError(
+        message(
+            function,
+            argument,
+            "be a real floating array of unnormalised log-probabilities",
+            f"dtype {given.dtype.name} with shape {given.shape}",
+            "Convert it, for example with `.astype(jnp.float32)`.",
+        )
+    )
+
+
+def stretch(function: str, low: float, high: float) -> None:
+    """Refuses an interval of the hard-concrete gate that does not contain [0, 1]."""
+    for argument, value, must, fits in (
+        ("low", low, "be a number below 0", low < 0),
+        ("high", high, "be a number above 1", high > 1),
+    ):
+        if not (fits and math.isfinite(value)):
+            raise ValueError(
+                message(
+                    function,
+                    argument,
+                    must,
+                    value,
+                    "The gate is stretched beyond [0, 1] to be exactly 0 or 1 at "
+                    "times; the published interval is (-0.1, 1.1).",
+                )
+            )
 
 
 def category_axis(
@@ -58,13 +88,7 @@ def temperature(
     function: str, value: ArrayLike, shape: tuple[int, ...], axis: int, dtype: Any
 ) -> jax.Array:
     """Returns the temperature of every row: `shape` with length 1 on `axis`."""
-    positive(
-        function,
-        "temperature",
-        value,
-        "For a choice without relaxation use `hard=True` or `gumbel_max`; "
-        "to anneal towards 0, stop at a small positive floor.",
-    )
+    positive(function, "temperature", value, TEMPERATURE_CURE)
     given = real(function, "temperature", value)
     rows = (*shape[:axis], 1, *shape[axis + 1 :])
     padded = (1,) * (len(shape) - given.ndim) + given.shape

@@ -64,3 +64,9 @@ def logistic_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.A
     # Rounded up, the largest t is exactly 1/2: a draw of 0, which is right.
     value = _logarithm.log(half) - _logarithm.log1p_negative(half)
     return jnp.where(high >> np.uint32(31) == 0, value, -value)
+
+
+def sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Transpose of a broadcast between arrays of one rank: noise to its operands."""
+    axes = tuple(i for i, n in enumerate(shape) if n == 1 and x.shape[i] != 1)
+    return jnp.sum(x, axis=axes, keepdims=True) if axes else x

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gumbax import _scores
+from gumbax import _noise, _scores
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "shape"))
@@ -35,12 +35,6 @@ def straight_through(key, logits, temperature, gumbels, where, *, axis, shape):
     return _straight_through((axis, shape), key, logits, temperature, gumbels, where)
 
 
-def _sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Transpose of a broadcast between arrays of one rank."""
-    axes = tuple(i for i, n in enumerate(shape) if n == 1 and x.shape[i] != 1)
-    return jnp.sum(x, axis=axes, keepdims=True) if axes else x
-
-
 def _shape_record(x: jax.Array | None) -> jax.Array | None:
     """An empty array from which the backward rule learns shape and dtype of x."""
     return None if x is None else jnp.zeros((0, *x.shape), x.dtype)
@@ -48,14 +42,14 @@ def _shape_record(x: jax.Array | None) -> jax.Array | None:
 
 def _cotangents(scores_bar, temperature_bar, temperature, logits, gumbels):
     """Cotangents of (key, logits, temperature, gumbels, where), from shape records."""
-    logits_bar = _sum_to(scores_bar, logits.shape[1:]).astype(logits.dtype)
+    logits_bar = _noise.sum_to(scores_bar, logits.shape[1:]).astype(logits.dtype)
     gumbels_bar = None
     if gumbels is not None:
-        gumbels_bar = _sum_to(scores_bar, gumbels.shape[1:]).astype(gumbels.dtype)
+        gumbels_bar = _noise.sum_to(scores_bar, gumbels.shape[1:]).astype(gumbels.dtype)
     return (
         None,
         logits_bar,
-        _sum_to(temperature_bar, temperature.shape),
+        _noise.sum_to(temperature_bar, temperature.shape),
         gumbels_bar,
         None,
     )

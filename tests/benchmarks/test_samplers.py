@@ -159,9 +159,11 @@ def table():
     )
     print(f"Python {platform.python_version()}, {len(jax.devices())} device(s)\n")
     print(
-        "| shape, dtype | operation | ms | elements / s | over plain JAX | over PyTorch "
-        "| time / softmax | time / copy | temporaries, ours / plain (arrays) "
-        "| compile time / plain |\n" + "|---" * 10 + "|"
+        "| shape, dtype | operation | ms | elements / s | over plain JAX "
+        "| over PyTorch | time / softmax | time / copy "
+        "| temporaries, ours / plain (arrays) | compile time / plain |\n"
+        + "|---" * 10
+        + "|"
     )
     for place, operation, row in lines:
         print(
