@@ -173,7 +173,7 @@ def log_gumbel_softmax(
 
 
 class _Operands(NamedTuple):
-    """Checked arguments; arrays have the rank of `shape` and broadcast to it."""
+    """Checked arguments; all but the key broadcast to `shape`."""
 
     key: jax.Array | None
     logits: jax.Array
@@ -195,8 +195,6 @@ def _operands(name, key, logits, axis, where, gumbels, sample_shape) -> _Operand
         gumbels = _checks.noise(name, "gumbels", gumbels, shape, wide)
     if where is not None:
         where = _checks.mask(name, where, shape)
-    if samples:
-        logits = logits.reshape((1,) * len(samples) + logits.shape)
     return _Operands(key, logits, gumbels, where, len(samples) + axis, shape)
 
 

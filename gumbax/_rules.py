@@ -1,8 +1,9 @@
 """The rules of Gumbel-max, Gumbel-Softmax and straight-through samples.
 
-Shapes: the result is [..., K] with the K categories on `axis`; logits, gumbels and the
-mask have its rank and broadcast to it, temperature has length 1 on `axis`. One choice
-is a row. The public functions and their checks are in `_relaxation.py`.
+Shapes: the result is [*sample_shape, ..., K] with the K categories on `axis`; logits
+lack the axes of `sample_shape`; gumbels, mask and temperature have all axes and
+broadcast. One choice is a row. The public functions and their checks are in
+`_relaxation.py`.
 """
 
 import functools

@@ -22,13 +22,13 @@ def perturb(
 ) -> jax.Array:
     """Logits plus noise in the computation dtype, -inf where masked.
 
-    The operands have the rank of `shape` and broadcast to it.
+    The operands broadcast to `shape`.
     """
     wide = _noise.computation_dtype(logits.dtype)
     if gumbels is None:
         assert key is not None
         gumbels = _noise.standard(key, shape, axis=axis, dtype=wide)
-    scores = logits.astype(wide) + gumbels
+    scores = _noise.expand(logits.astype(wide), shape) + gumbels
     if where is not None:
         scores = jnp.where(where, scores, -jnp.inf)
     # Computed once: two fusions of the same sum may round it differently.
@@ -160,7 +160,8 @@ def log_softmax(axis: int, scores: jax.Array, temperature: jax.Array) -> jax.Arr
     """log(softmax(scores / temperature)) without underflow."""
     top = maximum(axis, scores)
     weights = powers(scores, top, temperature)
-    return exponents(scores, top, temperature) - jnp.log(total(axis, weights))
+    value = exponents(scores, top, temperature) - jnp.log(total(axis, weights))
+    return jnp.where((top == jnp.inf) & (scores < jnp.inf), -jnp.inf, value)
 
 
 @log_softmax.defjvp

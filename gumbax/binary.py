@@ -248,7 +248,6 @@ def _operands(name, key, logits, temperature, logistics, sample_shape):
     else:
         key = None
         logistics = _checks.noise(name, "logistics", logistics, shape, wide)
-    logits = logits.reshape((1,) * (len(shape) - logits.ndim) + logits.shape)
     return (key, logits, temperature, logistics), shape
 
 
@@ -265,8 +264,8 @@ def _scores(shape, key, logits, logistics):
             key, counted, axis=len(counted) - 1, stream=_LOGISTIC
         )
         logistics = _noise.logistic_from_words(*words, dtype=wide).reshape(shape)
-    scores = jnp.broadcast_to(logits.astype(wide) + logistics, shape)
-    return jax.lax.optimization_barrier(scores)
+    scores = _noise.expand(logits.astype(wide), shape) + logistics
+    return jax.lax.optimization_barrier(jnp.broadcast_to(scores, shape))
 
 
 @functools.partial(jax.jit, static_argnames="shape")

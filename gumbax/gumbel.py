@@ -167,17 +167,21 @@ def _sample(
     upper = jnp.broadcast_to(upper.astype(wide), shape)
     bound = jnp.broadcast_to((upper - loc) / scale, shape)
     value = loc + scale * -jnp.logaddexp(-bound, -gumbels)
-    # The sum may round upwards.
-    value = value - jax.lax.stop_gradient(jnp.maximum(value - upper, 0))
-    return _round_down(value, dtype, upper)
+    return _at_most(value, upper, dtype)
 
 
-def _round_down(value: jax.Array, dtype: Any, upper: jax.Array) -> jax.Array:
-    """Rounds to a narrow type without going above the bound."""
+def _at_most(value: jax.Array, upper: jax.Array, dtype: Any) -> jax.Array:
+    """Rounds to a dtype without going above the bound; gradients are those of value."""
     rounded = value.astype(dtype)
-    below = jnp.nextafter(rounded, jnp.asarray(-jnp.inf, dtype))
-    gap = jax.lax.stop_gradient(rounded - below)
-    return jnp.where(rounded.astype(upper.dtype) > upper, rounded - gap, rounded)
+    fixed = jax.lax.stop_gradient(rounded)
+    highest = jax.lax.stop_gradient(upper).astype(dtype)
+    highest = jnp.where(
+        highest.astype(upper.dtype) > upper,
+        jnp.nextafter(highest, jnp.asarray(-jnp.inf, dtype)),
+        highest,
+    )
+    excess = jnp.where(fixed > highest, fixed - highest, 0)
+    return rounded - excess
 
 
 def sample_given_index(
@@ -265,8 +269,9 @@ def _sample_given_index(key, logits, index, *, axis):
     finite_top = jnp.where(jnp.isinf(top), 0, top)
     others = -jnp.logaddexp(-free, -finite_top)
     others = jnp.where(top == jnp.inf, free, others)
-    below = jnp.nextafter(top, np.asarray(-np.inf, wide))
-    lift = jax.lax.stop_gradient(jnp.where(others >= top, below - others, 0))
+    fixed_top = jax.lax.stop_gradient(top)
+    below = jnp.nextafter(fixed_top, np.asarray(-np.inf, wide))
+    lift = jnp.where(others >= top, below - jax.lax.stop_gradient(others), 0)
     others = jnp.where(absent, jnp.where(jnp.isnan(top), top, -jnp.inf), others + lift)
     scores = jnp.where(hit, top, others)
     return jnp.where(total == -jnp.inf, -jnp.inf, scores).astype(logits.dtype)
