@@ -11,11 +11,53 @@ import pytest
 
 import gumbax
 import gumbax.nnx
-from gumbax import convolution, gumbel, pooling, schedules
+from gumbax import concrete, convolution, gumbel, pooling, schedules
 
-SAMPLERS = [gumbax.gumbel_max, gumbax.gumbel_softmax, gumbel.sample]
+CATEGORICAL = [gumbax.gumbel_max, gumbax.gumbel_softmax, gumbax.log_gumbel_softmax]
+BINARY = [
+    gumbax.relaxed_bernoulli,
+    gumbax.logit_relaxed_bernoulli,
+    gumbax.hard_concrete,
+]
+SAMPLERS = [
+    *CATEGORICAL,
+    *BINARY,
+    gumbel.sample,
+    gumbel.sample_truncated,
+    gumbel.sample_given_index,
+]
+LAW = [
+    gumbel.log_prob,
+    gumbel.prob,
+    gumbel.cdf,
+    gumbel.log_cdf,
+    gumbel.survival_function,
+    gumbel.log_survival_function,
+    gumbel.quantile,
+]
+MOMENTS = [
+    gumbel.mean,
+    gumbel.mode,
+    gumbel.median,
+    gumbel.variance,
+    gumbel.stddev,
+    gumbel.entropy,
+    gumbel.kl_divergence,
+]
+SIMPLEX_DENSITIES = [concrete.log_prob, concrete.exp_log_prob]
+BINARY_DENSITIES = [
+    concrete.binary_log_prob,
+    concrete.binary_logit_log_prob,
+    concrete.hard_log_prob,
+]
+GATES = [gumbax.hard_concrete_penalty, gumbax.hard_concrete_gate]
 PUBLIC = [
     *SAMPLERS,
+    *LAW,
+    *MOMENTS,
+    *SIMPLEX_DENSITIES,
+    *BINARY_DENSITIES,
+    *GATES,
     gumbax.mixed_op,
     gumbax.single_path,
     gumbax.nnx.pure_branches,
@@ -29,6 +71,18 @@ PUBLIC = [
     schedules.preset,
 ]
 named = pytest.mark.parametrize("function", PUBLIC, ids=lambda f: f.__name__)
+
+
+def test_every_public_name_is_in_the_list():
+    modules = [gumbax, gumbel, concrete, convolution, pooling, schedules]
+    found = {
+        value
+        for module in modules
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
+    found = {f for f in found if f.__module__.startswith("gumbax")}
+    assert found <= set(PUBLIC), found - set(PUBLIC)
 
 
 @named
@@ -45,7 +99,22 @@ def test_sampler_takes_the_key_first_and_options_by_name(sampler):
     first, second, *others = inspect.signature(sampler).parameters.values()
     assert first.name == "key"
     assert second.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in others)
+    by_place = [p.name for p in others if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert by_place == (["index"] if sampler is gumbel.sample_given_index else [])
+
+
+@pytest.mark.parametrize(
+    "function",
+    # It has the signature of `jax.lax.conv_general_dilated`, whose place it takes.
+    [f for f in PUBLIC if f is not convolution.conv_general_dilated],
+    ids=lambda f: f.__name__,
+)
+def test_every_default_is_by_name(function):
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.default is not inspect.Parameter.empty:
+            # `shape=()` of the noise is the second operand, as in jax.random.
+            by_name = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            assert by_name or parameter.name == "shape", parameter.name
 
 
 def test_import_brings_no_flax_and_no_extra():
@@ -60,11 +129,15 @@ def test_import_brings_no_flax_and_no_extra():
     assert run.stdout.strip() == "[]"
 
 
-def straight_through_gradient(key, logits):
-    def loss(logits):
-        return jnp.sum(gumbax.gumbel_softmax(key, logits, hard=True) ** 2)
+KEY = jax.random.key(0)
+X = jnp.full((4, 7), 0.5)
 
-    return jax.grad(loss)(logits)
+
+def gradient(sampler, **options):
+    def loss(key, logits):
+        return jnp.sum(sampler(key, logits, **options) ** 2)
+
+    return jax.grad(loss, argnums=1)
 
 
 def single_path_gradient(key, logits):
@@ -78,17 +151,52 @@ def single_path_gradient(key, logits):
     return jax.grad(loss)(logits)
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        gumbax.gumbel_max,
-        gumbax.gumbel_softmax,
-        straight_through_gradient,
-        single_path_gradient,
-    ],
-    ids=lambda f: f.__name__,
-)
-def test_lowers_for_cpu_cuda_and_tpu(function):
+def mixed_op(logits):
+    branches = [lambda params, x: params * x, lambda params, x: jnp.sin(x)]
+    return gumbax.mixed_op(logits[0, :2], branches, [jnp.float32(2), None], logits)
+
+
+def with_shape(sampler, **options):
+    return lambda key: sampler(key, (4, 700), **options)
+
+
+LOWERED = {
+    **{f.__name__: (f, (KEY, X)) for f in CATEGORICAL + BINARY},
+    **{f"d {f.__name__}": (gradient(f), (KEY, X)) for f in CATEGORICAL[1:] + BINARY},
+    "d straight_through": (gradient(gumbax.gumbel_softmax, hard=True), (KEY, X)),
+    "wide gumbel_max": (gumbax.gumbel_max, (KEY, jnp.zeros((2, 1000)))),
+    "sample": (with_shape(gumbel.sample), (KEY,)),
+    "sample_truncated": (with_shape(gumbel.sample_truncated, upper=1.0), (KEY,)),
+    "sample_given_index": (gumbel.sample_given_index, (KEY, X, jnp.zeros(4, int))),
+    **{f"gumbel.{f.__name__}": (f, (X,)) for f in LAW},
+    **{
+        f"gumbel.{f.__name__}": (lambda x, f=f: f(loc=x, scale=x), (X,))
+        for f in MOMENTS
+    },
+    **{f.__name__: (f, (X, X)) for f in SIMPLEX_DENSITIES + BINARY_DENSITIES},
+    **{f.__name__: (f, (X,)) for f in GATES},
+    "single_path": (single_path_gradient, (KEY, X)),
+    "mixed_op": (mixed_op, (X,)),
+    "conv_general_dilated": (
+        lambda x, w: convolution.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        (jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 3, 4))),
+    ),
+    "max_pool": (
+        lambda x: pooling.max_pool(x, (3, 3), padding="SAME"),
+        (jnp.zeros((2, 8, 8, 3)),),
+    ),
+    "avg_pool": (
+        lambda x: pooling.avg_pool(x, (3, 3), padding="SAME"),
+        (jnp.zeros((2, 8, 8, 3)),),
+    ),
+    "schedule": (schedules.exponential(1.0, 0.1, floor=0.1), (jnp.zeros(()),)),
+}
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_lowers_for_cpu_cuda_and_tpu(name):
+    function, operands = LOWERED[name]
     exported = jax.export.export(jax.jit(function), platforms=["cpu", "cuda", "tpu"])
-    module = exported(jax.random.key(0), jnp.zeros((4, 7)))
-    assert module.platforms == ("cpu", "cuda", "tpu")
+    assert exported(*operands).platforms == ("cpu", "cuda", "tpu")

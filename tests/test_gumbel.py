@@ -158,6 +158,53 @@ def test_flags_of_jax_change_nothing(key, noise, partitionable):
     np.testing.assert_array_equal(again, noise)
 
 
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_of_every_implementation(impl):
+    key = jax.random.key(3, impl=impl)
+    noise = np.asarray(gumbel.sample(key, SHAPE))
+    # Derived once: not the stream of the implementation, whatever its flags, and
+    # invariant to padding and to jit as for any other key.
+    padded = jax.jit(lambda key: gumbel.sample(key, (SHAPE[0], 40)))(key)
+    np.testing.assert_array_equal(padded[:, : SHAPE[1]], noise)
+    keys = jax.random.split(key, 3)
+    mapped = np.asarray(jax.vmap(lambda key: gumbel.sample(key, SHAPE))(keys))
+    looped = np.stack([gumbel.sample(one, SHAPE) for one in keys])
+    np.testing.assert_array_equal(mapped, looped)
+    assert len(np.unique(np.append(mapped.ravel(), noise.ravel()))) > 4 * 380
+
+
+@pytest.mark.parametrize("partitionable", [False, True])
+def test_legacy_and_typed_keys_under_both_flags(partitionable):
+    with jax.threefry_partitionable(partitionable), jax.legacy_prng_key("allow"):
+        legacy = jax.random.PRNGKey(7)
+        typed = jax.random.key(7)
+        np.testing.assert_array_equal(
+            gumbel.sample(legacy, SHAPE), gumbel.sample(typed, SHAPE)
+        )
+
+
+@pytest.mark.parametrize("spec", [("x", None), (None, "x"), ("x", "y"), ("y", "x")])
+@pytest.mark.parametrize("hard", [False, True])
+def test_words_of_a_sharded_step_are_those_of_one_device(key, spec, hard):
+    """Samples of a jitted step whose logits are sharded on rows, categories or both."""
+    devices = np.array(jax.devices()).reshape((4, 2) if "y" in spec else (8, 1))
+    mesh = jax.sharding.Mesh(devices, ("x", "y"))
+    # Far apart: a word that differs would change the choice, rounding does not.
+    logits = jnp.zeros((16, 1024))
+    sharded = jax.device_put(logits, NamedSharding(mesh, PartitionSpec(*spec)))
+    sample = jax.jit(functools.partial(gumbax.gumbel_softmax, hard=hard))
+    np.testing.assert_allclose(sample(key, sharded), sample(key, logits), rtol=1e-5)
+    gradient = jax.jit(
+        jax.grad(lambda x: (gumbax.gumbel_softmax(key, x, hard=hard)[:, 0] ** 2).sum())
+    )
+    np.testing.assert_allclose(gradient(sharded), gradient(logits), rtol=1e-4)
+
+
+def test_scale_must_be_positive(key):
+    with pytest.raises(ValueError, match="`scale` must be a finite number above 0"):
+        gumbel.sample(key, (3,), scale=-1.0)
+
+
 def test_is_the_noise_of_the_samplers(key):
     logits = jnp.zeros((4, 6, 5))
     injected = gumbel.sample(key, logits.shape, axis=1)
