@@ -5,6 +5,7 @@ from gumbax import convolution as convolution
 from gumbax import gumbel as gumbel
 from gumbax import pooling as pooling
 from gumbax import schedules as schedules
+from gumbax._categorical import categorical as categorical
 from gumbax._relaxation import gumbel_max as gumbel_max
 from gumbax._relaxation import gumbel_softmax as gumbel_softmax
 from gumbax._relaxation import log_gumbel_softmax as log_gumbel_softmax

@@ -22,6 +22,7 @@ BINARY = [
 SAMPLERS = [
     *CATEGORICAL,
     *BINARY,
+    gumbax.categorical,
     gumbel.sample,
     gumbel.sample_truncated,
     gumbel.sample_given_index,
@@ -165,6 +166,7 @@ LOWERED = {
     **{f"d {f.__name__}": (gradient(f), (KEY, X)) for f in CATEGORICAL[1:] + BINARY},
     "d straight_through": (gradient(gumbax.gumbel_softmax, hard=True), (KEY, X)),
     "wide gumbel_max": (gumbax.gumbel_max, (KEY, jnp.zeros((2, 1000)))),
+    "categorical": (gumbax.categorical, (KEY, jnp.zeros((2, 5000)))),
     "sample": (with_shape(gumbel.sample), (KEY,)),
     "sample_truncated": (with_shape(gumbel.sample_truncated, upper=1.0), (KEY,)),
     "sample_given_index": (gumbel.sample_given_index, (KEY, X, jnp.zeros(4, int))),

@@ -10,10 +10,12 @@ import importlib.metadata
 import importlib.util
 import math
 import platform
+import statistics
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gumbax
@@ -69,6 +71,7 @@ def both(sample):
 OPERATIONS = {
     "noise": (our_noise, plain_noise),
     "index": (gumbax.gumbel_max, jax.random.categorical),
+    "categorical": (gumbax.categorical, jax.random.categorical),
     "soft": (our_soft, plain_soft),
     "soft, both": (both(our_soft), both(plain_soft)),
     "hard": (our_hard, plain_hard),
@@ -102,6 +105,7 @@ def in_torch(operation, logits, cotangent):
     calls = {
         "noise": noise,
         "index": lambda: (x + noise()).argmax(-1),
+        "categorical": lambda: (x + noise()).argmax(-1),
         "soft": lambda: sample(x, hard=False),
         "soft, both": lambda: step(hard=False),
         "hard": lambda: sample(x, hard=True),
@@ -197,6 +201,46 @@ def test_sampler(shape, dtype, operation, table, benchmark):
             assert math.isnan(row[name]) or row[name] >= least, name
         if operation == "soft, both":
             assert row["arrays"] <= row["plain arrays"] / 2
+
+
+def training_step(sample):
+    """A step of a small classifier that samples once, with its operands."""
+    optimizer = optax.adam(1e-3)
+
+    def loss(params, x, labels, key):
+        hidden = jax.nn.relu(x @ params["in"])
+        choice = sample(key, hidden @ params["logits"])
+        scores = choice @ params["out"]
+        return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
+
+    def step(params, state, x, labels, key):
+        gradient = jax.grad(loss)(params, x, labels, key)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state
+
+    shapes = {"in": (64, 256), "logits": (256, 512), "out": (512, 10)}
+    params = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    x, labels = jnp.zeros((128, 64)), jnp.zeros(128, int)
+    return step, (params, optimizer.init(params), x, labels, jax.random.key(0))
+
+
+def test_compile_time_of_a_training_step(benchmark):
+    """Tracing, lowering and compiling, nothing cached, in turn; not a target."""
+    samplers = {"soft": (our_soft, plain_soft), "hard": (our_hard, plain_hard)}
+    for name, pair in samplers.items():
+        seconds = ([], [])
+        for _ in range(7):
+            for sample, times in zip(pair, seconds, strict=True):
+                step, operands = training_step(sample)
+                jax.clear_caches()
+                times.append(compare.compiled(step, *operands)[1])
+        ours, plain = map(statistics.median, seconds)
+        benchmark.extra_info[name] = {
+            "ms": round(1e3 * ours),
+            "over plain JAX": round(ours / plain, 2),
+        }
+    print("\n\ncompile time of a training step:", dict(benchmark.extra_info))
+    benchmark.pedantic(lambda: None, rounds=1)
 
 
 def test_law_of_narrow_logits(benchmark):
