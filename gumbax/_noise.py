@@ -66,6 +66,11 @@ def logistic_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.A
     return jnp.where(high >> np.uint32(31) == 0, value, -value)
 
 
+def positive(temperature: jax.Array) -> jax.Array:
+    """NaN in place of a traced temperature that is not above 0."""
+    return jnp.where(temperature > 0, temperature, jnp.nan)
+
+
 def expand(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Gives x the rank of a shape to which it broadcasts."""
     missing = len(shape) - x.ndim

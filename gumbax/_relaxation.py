@@ -88,7 +88,7 @@ def gumbel_softmax(
         logits: unnormalised log-probabilities, [..., K] for K categories on `axis`.
         temperature: > 0, one value or one for each row: broadcasts to the sample with
             length 1 on `axis`. Traced: annealing never recompiles. A traced value that
-            is 0 or negative gives NaN or no distribution at all.
+            is not above 0 gives NaN, in a hard sample NaN gradients.
         hard: straight-through. Static.
         axis: the category axis of `logits`. Static.
         where: boolean mask of allowed categories, broadcasts to the sample. Others get

@@ -43,6 +43,13 @@ def argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     Neither has a gradient.
     """
     scores = jax.lax.stop_gradient(scores)
+    top, index = _platform_argmax(axis, scores)
+    # Asked for: on CPU the maximum of some versions of XLA passes over a NaN.
+    undefined = jnp.any(jnp.isnan(scores), axis=axis, keepdims=True)
+    return jnp.where(undefined, jnp.nan, top), jnp.where(undefined, -1, index)
+
+
+def _platform_argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.lax.platform_dependent(
         scores,
         cpu=functools.partial(_argmax_by_blocks, axis),
@@ -95,9 +102,13 @@ def _block_maxima(axis: int, scores: jax.Array) -> jax.Array:
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def maximum(axis: int, scores: jax.Array) -> jax.Array:
-    """Maximum of each row, kept as an axis, without gradient; NaN if there is one."""
-    return argmax(axis, scores)[0]
+    """Maximum of each row, kept as an axis, without gradient.
+
+    Anything for a row with a NaN, which shows in what is computed from the scores.
+    """
+    return _platform_argmax(axis, jax.lax.stop_gradient(scores))[0]
 
 
 def one_hot(axis: int, scores: jax.Array) -> jax.Array:
@@ -119,7 +130,9 @@ def exponents(scores: jax.Array, top: jax.Array, temperature: jax.Array) -> jax.
     # operations around a reduction to a library, and would materialise all the
     # constants of the noise for it.
     finite_top = jnp.where(jnp.isinf(top), jnp.sign(top) * largest, top)
-    return jnp.minimum(scores - finite_top, 0) / temperature
+    below = scores - finite_top
+    # A minimum could pass over a NaN.
+    return jnp.where(below > 0, 0, below) / _noise.positive(temperature)
 
 
 @jax.custom_jvp

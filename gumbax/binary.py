@@ -86,7 +86,8 @@ def relaxed_bernoulli(
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
         logits: log-odds of 1, any shape.
-        temperature: > 0, broadcasts to the sample. Traced.
+        temperature: > 0, broadcasts to the sample. Traced; a traced value that is not
+            above 0 gives NaN, in a hard sample NaN gradients.
         hard: straight-through. Static.
         logistics: logistic noise to use in place of a draw, broadcasts to the sample;
             0.0 for none. A hard sample is 1 where logits + logistics > 0.
@@ -270,7 +271,8 @@ def _scores(shape, key, logits, logistics):
 
 @functools.partial(jax.jit, static_argnames="shape")
 def _logit(key, logits, temperature, logistics, *, shape):
-    return (_scores(shape, key, logits, logistics) / temperature).astype(logits.dtype)
+    scores = _scores(shape, key, logits, logistics)
+    return (scores / _noise.positive(temperature)).astype(logits.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "hard"))
@@ -299,6 +301,7 @@ def _step_jvp(primals, tangents):
 def _relaxed(scores, temperature):
     """sigmoid(scores / temperature), flat at infinite scores."""
     certain = jnp.isinf(scores)
+    temperature = _noise.positive(temperature)
     inside = jax.nn.sigmoid(jnp.where(certain, 0, scores) / temperature)
     return jnp.where(certain, (scores > 0).astype(scores.dtype), inside)
 
@@ -324,6 +327,7 @@ def _gate_bwd(static, residuals, cotangent):
     key, logits, temperature, logistics = residuals
     shape, _ = static
     scores = _scores(shape, key, logits, logistics)
+    temperature = _noise.positive(temperature)
     inside = jnp.where(jnp.isinf(scores), 0, scores) / temperature
     slope = jax.nn.sigmoid(inside) * jax.nn.sigmoid(-inside) / temperature
     slope = jnp.where(jnp.isinf(scores), 0, slope)

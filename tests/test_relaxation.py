@@ -353,6 +353,26 @@ def test_nan_is_shown_and_stays_in_its_row(key, hard):
     assert index[1] >= 0
 
 
+@pytest.mark.parametrize("position", [0, -1])
+@pytest.mark.parametrize("num_categories", [1, 8, 100, 1000, 4096, 5001])
+@pytest.mark.parametrize("rows", [4, 500])
+def test_no_nan_is_lost(key, rows, num_categories, position):
+    """The maximum of some versions of XLA on CPU loses it, for some shapes."""
+    logits = np.zeros((rows, num_categories), np.float32)
+    logits[:2, position] = [np.nan, -np.nan]
+    expected = np.arange(rows) < 2
+    for sampler in (
+        gumbax.gumbel_softmax,
+        gumbax.log_gumbel_softmax,
+        functools.partial(gumbax.gumbel_softmax, hard=True),
+    ):
+        sample = np.isnan(sampler(key, logits))
+        np.testing.assert_array_equal(sample.all(axis=1), expected)
+        np.testing.assert_array_equal(sample.any(axis=1), expected)
+    for sampler in (gumbax.gumbel_max, gumbax.categorical):
+        np.testing.assert_array_equal(sampler(key, logits) == -1, expected)
+
+
 @MODES
 def test_plus_infinity_wins_with_certainty(key, hard):
     logits = jnp.broadcast_to(jnp.array([5.0, jnp.inf, 9.0]), (100, 3))
@@ -433,6 +453,23 @@ def test_python_temperature_must_be_positive(key, temperature):
         ValueError, match="`temperature` must be a finite number above 0"
     ):
         gumbax.gumbel_softmax(key, LOGITS, temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_traced_temperature_that_is_not_positive_gives_nan(key, temperature):
+    """Documented: traced values are not refused, and not passed over in silence."""
+    traced = jnp.float32(temperature)
+    for sampler in (gumbax.gumbel_softmax, gumbax.log_gumbel_softmax):
+        assert np.isnan(sampler(key, LOGITS, temperature=traced)).all()
+    assert np.isnan(gumbax.relaxed_bernoulli(key, LOGITS, temperature=traced)).all()
+    for sampler in (gumbax.gumbel_softmax, gumbax.relaxed_bernoulli):
+
+        def loss(logits, sampler=sampler):
+            return jnp.sum(sampler(key, logits, temperature=traced, hard=True) ** 2)
+
+        value, gradient = jax.value_and_grad(loss)(LOGITS)
+        assert np.isfinite(value)
+        assert np.isnan(gradient).all()
 
 
 def test_temperature_per_category_is_refused(key):
