@@ -255,6 +255,31 @@ def sample_shape(function: str, value: Sequence[int]) -> tuple[int, ...]:
     return lengths
 
 
+def some_branches(function: str, branches: Sequence[object]) -> None:
+    """Refuses a module without branches."""
+    if not branches:
+        raise ValueError(
+            message(
+                function, "branches", "hold at least one branch", "none", "Add one."
+            )
+        )
+
+
+def count(function: str, argument: str, value: object, least: int, cure: str) -> int:
+    """Returns a Python integer that is at least `least`."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(message(function, argument, "be an integer", repr(value), cure))
+    if number < least:
+        raise ValueError(
+            message(function, argument, f"be at least {least}", value, cure)
+        )
+    return number
+
+
 def scalar_key(function: str, key: object) -> jax.Array:
     """Returns `key` if it is one typed key or one legacy key."""
     if isinstance(key, jax.Array):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gumbax import _noise, _scores
+from gumbax._tangent import still, with_tangent_of
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "shape"))
@@ -142,21 +143,15 @@ _log_relaxed.defvjp(_log_relaxed_fwd, _log_relaxed_bwd)
 # Straight-through: the noise is made again in the backward pass.
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _hard_twin(axis, scores, temperature):
-    """Hard value whose tangent is the relaxed one.
+def _hard(axis: int, scores: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Hard value whose derivatives are those of the relaxed one.
 
     The forward rule must use this and not the plain one-hot, whose derivative is zero:
     second derivatives would run and be silently wrong.
     """
-    del temperature
-    return _scores.one_hot(axis, scores)
-
-
-@_hard_twin.defjvp
-def _hard_twin_jvp(axis, primals, tangents):
-    _, tangent = jax.jvp(functools.partial(_scores.softmax, axis), primals, tangents)
-    return _hard_twin(axis, *primals), tangent
+    value = _scores.one_hot(axis, still(scores))
+    relaxed = functools.partial(_scores.softmax, axis)
+    return with_tangent_of(relaxed, value, scores, temperature)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -170,7 +165,7 @@ def _straight_through(static, key, logits, temperature, gumbels, where):
 def _straight_through_fwd(static, key, logits, temperature, gumbels, where):
     axis, shape = static
     scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
-    hard = _hard_twin(axis, scores, temperature).astype(logits.dtype)
+    hard = _hard(axis, scores, temperature).astype(logits.dtype)
     top = _scores.maximum(axis, scores)
     return hard, (key, logits, temperature, gumbels, where, top)
 

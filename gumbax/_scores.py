@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gumbax import _noise
+from gumbax._tangent import still, with_tangent_of
 
 # Categories in a block of the two-level maximum.
 _BLOCK = 128
@@ -135,25 +136,31 @@ def exponents(scores: jax.Array, top: jax.Array, temperature: jax.Array) -> jax.
     return jnp.where(below > 0, 0, below) / _noise.positive(temperature)
 
 
-@jax.custom_jvp
 def powers(scores: jax.Array, top: jax.Array, temperature: jax.Array) -> jax.Array:
     """exp((scores - top) / temperature) with finite derivatives at infinities.
 
     `top` is a constant of the row: it has no derivative.
     """
-    return jnp.exp(exponents(scores, top, temperature))
+    operands = (scores, top, temperature)
+    value = jnp.exp(exponents(*still(operands)))
+    return with_tangent_of(_smooth_powers, value, *operands)
 
 
-@powers.defjvp
-def _powers_jvp(primals, tangents):
-    scores, top, temperature = primals
-    scores_dot, _, temperature_dot = tangents
-    value = powers(*primals)
-    # A category of weight 0, or of certainty, has none.
+def _counted(
+    counts: jax.Array, scores: jax.Array, top: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    """Exponents, 0 for what does not count: weight 0, or certainty."""
+    finite_top = jnp.where(jnp.isinf(top), 0, jax.lax.stop_gradient(top))
+    return (jnp.where(counts, scores, finite_top) - finite_top) / temperature
+
+
+def _smooth_powers(
+    scores: jax.Array, top: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    value = jnp.exp(exponents(*still((scores, top, temperature))))
     counts = (value != 0) & jnp.isfinite(scores)
-    shifted = jnp.where(counts, scores - jnp.where(jnp.isinf(top), 0, top), 0)
-    along = (scores_dot - shifted * (temperature_dot / temperature)) / temperature
-    return value, value * jnp.where(counts, along, 0)
+    smooth = jnp.exp(_counted(counts, scores, top, temperature))
+    return jnp.where(counts, smooth, value)
 
 
 def total(axis: int, weights: jax.Array) -> jax.Array:
@@ -168,24 +175,27 @@ def softmax(axis: int, scores: jax.Array, temperature: jax.Array) -> jax.Array:
     return weights / total(axis, weights)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def log_softmax(axis: int, scores: jax.Array, temperature: jax.Array) -> jax.Array:
     """log(softmax(scores / temperature)) without underflow."""
+    value = _log_softmax_value(axis, *still((scores, temperature)))
+    smooth = functools.partial(_smooth_log_softmax, axis)
+    return with_tangent_of(smooth, value, scores, temperature)
+
+
+def _log_softmax_value(
+    axis: int, scores: jax.Array, temperature: jax.Array
+) -> jax.Array:
     top = maximum(axis, scores)
     weights = powers(scores, top, temperature)
     value = exponents(scores, top, temperature) - jnp.log(total(axis, weights))
     return jnp.where((top == jnp.inf) & (scores < jnp.inf), -jnp.inf, value)
 
 
-@log_softmax.defjvp
-def _log_softmax_jvp(axis, primals, tangents):
-    scores, temperature = primals
-    scores_dot, temperature_dot = tangents
-    value = log_softmax(axis, *primals)
+def _smooth_log_softmax(
+    axis: int, scores: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    value = _log_softmax_value(axis, *still((scores, temperature)))
     counts = (value != -jnp.inf) & jnp.isfinite(scores)
-    top = maximum(axis, scores)
-    shifted = jnp.where(counts, scores - jnp.where(jnp.isinf(top), 0, top), 0)
-    along = (scores_dot - shifted * (temperature_dot / temperature)) / temperature
-    along = jnp.where(counts, along, 0)
-    inner = jnp.sum(jnp.exp(value) * along, axis=axis, keepdims=True)
-    return value, jnp.where(counts, along - inner, 0)
+    shifted = _counted(counts, scores, maximum(axis, scores), temperature)
+    weights = jnp.where(counts, jnp.exp(shifted), 0)
+    return jnp.where(counts, shifted - jnp.log(total(axis, weights)), value)

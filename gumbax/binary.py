@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gumbax import _checks, _noise, _threefry
+from gumbax._tangent import still, with_tangent_of
 
 # Apart from the Gumbel noise of the same key.
 _LOGISTIC = 2
@@ -284,18 +285,11 @@ def _sample(key, logits, temperature, logistics, *, shape, hard):
 # sample that is close to 1 its distance to 1 is no longer known.
 
 
-@jax.custom_jvp
 def _step(scores, temperature):
-    """Hard value whose tangent is the relaxed one, as in `_rules.py`."""
-    del temperature
-    hit = (scores > 0).astype(scores.dtype)
-    return jnp.where(jnp.isnan(scores), jnp.nan, hit)
-
-
-@_step.defjvp
-def _step_jvp(primals, tangents):
-    _, tangent = jax.jvp(_relaxed, primals, tangents)
-    return _step(*primals), tangent
+    """Hard value whose derivatives are those of the relaxed one, as in `_rules.py`."""
+    fixed = still(scores)
+    value = jnp.where(jnp.isnan(fixed), jnp.nan, (fixed > 0).astype(scores.dtype))
+    return with_tangent_of(_relaxed, value, scores, temperature)
 
 
 def _relaxed(scores, temperature):

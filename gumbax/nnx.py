@@ -1,7 +1,7 @@
-"""Flax NNX modules over `gumbax.mixed_op`."""
+"""Flax NNX module over `gumbax.mixed_op`."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from gumbax import _checks
+from gumbax import _checks, logit_gradients
+from gumbax._branches import Branch
 from gumbax._relaxation import gumbel_softmax
-from gumbax.mixed_op import Branch, mixed_op, single_path
+from gumbax.logit_gradients import LogitGradient
+from gumbax.mixed_op import mixed_op, single_path
 
 
 class ArchParam(nnx.Variable):
@@ -27,14 +29,18 @@ class MixedOp(nnx.Module):
     modules, `deterministic=True` leaves the noise out; both together, at temperature 1,
     are the mixed operation of DARTS.
 
+    Variables that modules change in a call, such as batch statistics and dropout
+    counters, are kept: those of the chosen module with `hard=True`, else of all.
+
     Attributes:
         arch_logits: `ArchParam` of shape [K], zeros at first: all choices alike.
         branches: `nnx.List` of the K modules.
 
     Args:
         branches: K modules that map x to outputs of one structure, shape and dtype.
-            Variables that they change in a call (tracked batch-norm statistics,
-            dropout counters) are refused with a ValueError: use batch statistics.
+        sampler: (key, logits, *, temperature, hard, gumbels) -> weights [K]:
+            `gumbax.gumbel_softmax` or a function of the same kind.
+        logit_gradient: for `hard=True`, as in `gumbax.single_path`.
 
     Raises:
         ValueError: `branches` is empty.
@@ -50,19 +56,18 @@ class MixedOp(nnx.Module):
         Dong, Yang, 2019 (GDAS). https://arxiv.org/abs/1910.04465
     """
 
-    def __init__(self, branches: Sequence[nnx.Module]):
-        if not branches:
-            raise ValueError(
-                _checks.message(
-                    "MixedOp",
-                    "branches",
-                    "hold at least one module",
-                    "none",
-                    "Add one.",
-                )
-            )
+    def __init__(
+        self,
+        branches: Sequence[nnx.Module],
+        *,
+        sampler: Callable[..., jax.Array] = gumbel_softmax,
+        logit_gradient: LogitGradient = logit_gradients.exact,
+    ):
+        _checks.some_branches("MixedOp", branches)
         self.branches = nnx.List(branches)
         self.arch_logits = ArchParam(jnp.zeros(len(branches)))
+        self.sampler = sampler
+        self.logit_gradient = nnx.static(logit_gradient)
 
     def __call__(
         self,
@@ -72,6 +77,7 @@ class MixedOp(nnx.Module):
         hard: bool = True,
         deterministic: bool = False,
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        weights: ArrayLike | None = None,
     ) -> Any:
         """Applies the choice to x.
 
@@ -82,29 +88,93 @@ class MixedOp(nnx.Module):
             deterministic: no noise: the most probable module, or softmax weights.
             rngs: where the key of the draw comes from: a key, a stream, or `nnx.Rngs`
                 with a stream "arch" (or a default one).
+            weights: [K], in place of a draw: one of `gumbax.draw_choices`, shared by
+                all operations of a name. `temperature` is then not used.
 
         Returns:
             Pytree with the structure, shapes and dtypes of one module's output.
 
         Raises:
-            TypeError: a draw is asked for and `rngs` gives no key.
-            ValueError: two modules disagree in their outputs, or one changes its own
-                variables.
+            TypeError: a key is needed and `rngs` gives none.
+            ValueError: two modules disagree in their outputs, or share a variable that
+                one of them changes.
         """
-        weights = gumbel_softmax(
-            None if deterministic else _draw_key(rngs),
-            self.arch_logits[...],
-            temperature=temperature,
-            hard=hard,
-            gumbels=0.0 if deterministic else None,
-        )
-        branches, params = pure_branches(self.branches)
-        operation = single_path if hard else mixed_op
-        return operation(weights, branches, params, x)
+        credits_draw = hard and self.logit_gradient.needs_key
+        key = credits_key = None
+        if credits_draw or (weights is None and not deterministic):
+            key = _draw_key(rngs)
+            # The sampler consumes the key itself.
+            credits_key = jax.random.fold_in(key, 1) if credits_draw else None
+        if weights is None:
+            weights = self.sampler(
+                None if deterministic else key,
+                self.arch_logits[...],
+                temperature=temperature,
+                hard=hard,
+                gumbels=0.0 if deterministic else None,
+            )
+        operation: Callable[..., Any] = mixed_op
+        if hard:
+            operation = functools.partial(
+                single_path,
+                logit_gradient=self.logit_gradient,
+                key=credits_key,
+            )
+        return _apply(operation, weights, self.branches, x)
 
     def derive(self) -> nnx.Module:
         """Returns the most probable module itself, not a copy."""
         return self.branches[int(jnp.argmax(self.arch_logits[...]))]
+
+
+def _apply(operation, weights, modules: Sequence[nnx.Module], x: Any) -> Any:
+    """Runs the operation over the modules, and keeps what they change."""
+    branches, params, splits = [], [], []
+    for module in modules:
+        graphdef, state = nnx.split(module)
+        leaves, treedef = jax.tree.flatten(state)
+        name = type(module).__name__
+        changed = _changed(name, graphdef, treedef, *_signature((leaves, x)))
+        branches.append(_branch(name, graphdef, treedef, changed))
+        fixed = [None if i in changed else leaf for i, leaf in enumerate(leaves)]
+        params.append((fixed, [leaves[i] for i in changed]))
+        splits.append((treedef, leaves, changed))
+    _check_shared(modules, splits)
+    output, states = operation(weights, branches, params, x, has_state=True)
+    for module, (treedef, leaves, changed), new in zip(
+        modules, splits, states, strict=True
+    ):
+        if changed:
+            updated = dict(zip(changed, new, strict=True))
+            merged = [updated.get(i, leaf) for i, leaf in enumerate(leaves)]
+            nnx.update(module, jax.tree.unflatten(treedef, merged))
+    return output
+
+
+def _check_shared(modules: Sequence[nnx.Module], splits: Sequence[Any]) -> None:
+    owner: dict[int, int] = {}
+    for number, (module, (_, _, changed)) in enumerate(
+        zip(modules, splits, strict=True)
+    ):
+        for i, (path, variable) in enumerate(nnx.to_flat_state(nnx.state(module))):
+            del variable
+            actual = functools.reduce(_child, path, module)
+            first = owner.setdefault(id(actual), number)
+            if first != number and i in changed:
+                raise ValueError(
+                    _checks.message(
+                        "MixedOp",
+                        "branches",
+                        "own the variables that they change",
+                        f"{'.'.join(map(str, path))} of branch {number}, which is "
+                        f"part of branch {first} too",
+                        "Give each module a variable or `nnx.Rngs` of its own.",
+                    )
+                )
+
+
+def _child(node: Any, name: Any) -> Any:
+    return getattr(node, name) if isinstance(name, str) else node[name]
 
 
 def pure_branches(
@@ -137,40 +207,86 @@ def pure_branches(
     for module in modules:
         graphdef, state = nnx.split(module)
         leaves, treedef = jax.tree.flatten(state)
-        branches.append(_branch(type(module).__name__, graphdef, treedef))
+        branches.append(_branch(type(module).__name__, graphdef, treedef, None))
         params.append(leaves)
     return tuple(branches), tuple(params)
 
 
 @functools.lru_cache(maxsize=1024)
 def _branch(
-    name: str, graphdef: nnx.GraphDef, treedef: Any
-) -> Callable[[list, Any], Any]:
-    def branch(leaves, x):
-        module = nnx.merge(graphdef, jax.tree.unflatten(treedef, leaves))
-        before = nnx.to_flat_state(nnx.state(module))
-        held = [variable[...] for _, variable in before]
-        output = module(x)
-        changed = [
-            ".".join(map(str, path))
-            for (path, variable), value in zip(before, held, strict=True)
-            if variable[...] is not value
-        ]
-        if changed:
+    name: str,
+    graphdef: nnx.GraphDef,
+    treedef: Any,
+    changed: tuple[int, ...] | None,
+) -> Callable[[Any, Any], Any]:
+    """A module as a function: of (leaves, x), which must not change; or with state."""
+
+    def stateless(leaves, x):
+        output, _, changes = _call(graphdef, treedef, leaves, x)
+        if changes:
             raise ValueError(
                 _checks.message(
-                    "MixedOp",
-                    "branches",
-                    "hold modules that leave their variables as they are",
-                    f"{name}, whose call changes {', '.join(changed)}",
-                    "Use batch statistics without tracking them, or another "
-                    "normalisation, and no dropout inside a branch.",
+                    "pure_branches",
+                    "modules",
+                    "leave their variables as they are",
+                    f"{name}, whose call changes {', '.join(changes.values())}",
+                    "Use `MixedOp`, which keeps the changes, or batch statistics "
+                    "without tracking them.",
                 )
             )
         return output
 
+    def stateful(own, x):
+        fixed, state = own
+        leaves = list(fixed)
+        for i, value in zip(changed or (), state, strict=True):
+            leaves[i] = value
+        output, values, _ = _call(graphdef, treedef, leaves, x)
+        return output, [values[i] for i in changed or ()]
+
+    branch = stateless if changed is None else stateful
     branch.__name__ = name
     return branch
+
+
+def _call(
+    graphdef: nnx.GraphDef, treedef: Any, leaves: Sequence[jax.Array], x: Any
+) -> tuple[Any, list[jax.Array], dict[int, str]]:
+    """Output, the leaves afterwards, and the names of those that are others now."""
+    module = nnx.merge(graphdef, jax.tree.unflatten(treedef, leaves))
+    output = module(x)
+    paths = [path for path, _ in nnx.to_flat_state(nnx.state(module))]
+    values = jax.tree.leaves(nnx.state(module))
+    changes = {
+        i: ".".join(map(str, path))
+        for i, (path, before, after) in enumerate(
+            zip(paths, leaves, values, strict=True)
+        )
+        if before is not after
+    }
+    return output, values, changes
+
+
+def _signature(tree: Any) -> tuple[Any, tuple[Hashable, ...]]:
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, tuple(
+        jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)) for a in leaves
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _changed(
+    name: str, graphdef: nnx.GraphDef, treedef: Any, structure: Any, shapes: Any
+) -> tuple[int, ...]:
+    """Which leaves a call changes, by tracing it."""
+    del name
+    found: list[int] = []
+
+    def run(leaves, x):
+        found.extend(_call(graphdef, treedef, leaves, x)[2])
+
+    jax.eval_shape(run, *jax.tree.unflatten(structure, shapes))
+    return tuple(found)
 
 
 def _draw_key(rngs: nnx.Rngs | nnx.RngStream | jax.Array | None) -> jax.Array:

@@ -342,11 +342,11 @@ def test_branches_that_disagree_are_named_with_both_shapes(operation, other, des
 @pytest.mark.parametrize(
     ("weights", "branches", "params", "message"),
     [
-        (np.ones(3), 2, 2, r"have shape \(2,\), one weight for each branch, got shape"),
-        (np.ones((5, 2)), 2, 2, "jax.lax.map"),
+        (np.ones(3), 2, 2, r"have shape \(2,\).*, one weight for each branch, got"),
+        (np.ones((4, 5, 2)), 2, 2, r"got shape \(4, 5, 2\)"),
         (np.ones(2, np.int32), 2, 2, "real floating array"),
         (np.ones(2), 2, 3, "`params` must hold 2 pytrees"),
-        (np.ones(0), 0, 0, "`branches` must hold at least one function"),
+        (np.ones(0), 0, 0, "`branches` must hold at least one branch"),
     ],
 )
 def test_bad_arguments(operation, weights, branches, params, message):
@@ -362,3 +362,153 @@ def test_all_pairs_of_branches_can_follow_each_other(edge):
         both = gumbax.single_path(eye[j], BRANCHES, params, first)
         expected = BRANCHES[j](params[j], BRANCHES[i](params[i], x))
         np.testing.assert_allclose(both, expected, rtol=1e-12)
+
+
+def integer_valued(params, x):
+    del params
+    return (x > 0).astype(jnp.int32)
+
+
+@OPERATIONS
+def test_outputs_must_be_real(operation):
+    message = r"return real floating arrays, got int32\[3\] from branch 1 \(integer_val"
+    with pytest.raises(TypeError, match=message):
+        operation(jnp.ones(2), [square, integer_valued], [None, None], jnp.ones(3))
+
+
+def test_single_path_says_what_to_use_for_a_choice_per_example():
+    message = r"got shape \(5, 2\).*`mixed_op` weights \[examples, branches\]"
+    with pytest.raises(ValueError, match=message):
+        gumbax.single_path(np.ones((5, 2)), [square] * 2, [None] * 2, jnp.ones((5, 3)))
+
+
+# A choice for each example
+
+
+def test_weights_for_each_example_equal_a_loop(edge):
+    params, x = edge
+    weights = gumbax.gumbel_softmax(
+        jax.random.key(0), jnp.zeros((len(x), K)), hard=True
+    ).astype(x.dtype)
+
+    def run(weights, x):
+        return gumbax.mixed_op(weights, BRANCHES, params, x)
+
+    def loop(weights, x):
+        pairs = zip(weights, x, strict=True)
+        return jnp.concatenate([run(w, row[None]) for w, row in pairs])
+
+    assert len(np.unique(weights.argmax(axis=-1))) > 1
+    np.testing.assert_allclose(run(weights, x), loop(weights, x), rtol=1e-12)
+    gradients = [
+        jax.grad(lambda *a, f=f: jnp.sum(f(*a) ** 3), (0, 1))(weights, x)
+        for f in (run, loop)
+    ]
+    chex.assert_trees_all_close(*gradients, rtol=1e-9)
+
+
+def test_number_of_examples_must_agree(edge):
+    params, x = edge
+    message = r"return arrays with 3 examples on their first axis.*got float64\[5,3\]"
+    with pytest.raises(ValueError, match=message):
+        gumbax.mixed_op(jnp.ones((3, K)), BRANCHES, params, x)
+
+
+# State
+
+
+def normalise(own, x):
+    """Batch norm with running statistics and a counter."""
+    scale, state = own
+    mean = x.mean(axis=0)
+    new = {"mean": 0.9 * state["mean"] + 0.1 * mean, "steps": state["steps"] + 1}
+    return scale * (x - mean), new
+
+
+def stateless(own, x):
+    params, state = own
+    return params * x, state
+
+
+@pytest.fixture
+def stateful():
+    branches = [normalise, stateless, normalise]
+    states = [{"mean": jnp.zeros(3), "steps": jnp.int32(i)} for i in (0, 5)]
+    params = [(jnp.float32(2), states[0]), (jnp.float32(3), None)]
+    return branches, [*params, (jnp.float32(0.5), states[1])]
+
+
+@pytest.mark.parametrize("chosen", range(3))
+def test_state_is_new_for_the_chosen_branch_alone(stateful, chosen):
+    branches, params = stateful
+    x = jax.random.normal(jax.random.key(0), (8, 3))
+
+    def loss(one_hot, params):
+        y, states = gumbax.single_path(one_hot, branches, params, x, has_state=True)
+        return jnp.sum(y**2), states
+
+    expected, state = branches[chosen](params[chosen], x)
+    (value, states), gradients = jax.jit(
+        jax.value_and_grad(loss, (0, 1), has_aux=True, allow_int=True)
+    )(jnp.eye(3)[chosen], params)
+    np.testing.assert_allclose(value, jnp.sum(expected**2), rtol=1e-5)
+    for i, own in enumerate(states):
+        after = state if i == chosen else params[i][1]
+        chex.assert_trees_all_close(own, after, rtol=1e-6)
+    credits = [
+        2 * jnp.vdot(expected, b(p, x)[0])
+        for b, p in zip(branches, params, strict=True)
+    ]
+    np.testing.assert_allclose(gradients[0], credits, rtol=1e-4, atol=1e-4)
+    for scale, state in gradients[1]:
+        assert state is None or not state["mean"].any()
+        del scale
+    assert gradients[1][chosen][0] != 0
+
+
+def test_dense_form_returns_all_new_states(stateful):
+    branches, params = stateful
+    x = jax.random.normal(jax.random.key(0), (8, 3))
+    weights = jnp.array([0.2, 0.3, 0.5])
+    y, states = gumbax.mixed_op(weights, branches, params, x, has_state=True)
+    pairs = zip(branches, params, strict=True)
+    outputs, expected = zip(*(b(p, x) for b, p in pairs), strict=True)
+    np.testing.assert_allclose(y, jnp.tensordot(weights, jnp.stack(outputs), 1), 1e-5)
+    chex.assert_trees_all_close(states, expected, rtol=1e-6)
+
+
+def test_second_derivatives_with_state(stateful):
+    branches, params = stateful
+    x = jax.random.normal(jax.random.key(0), (8, 3))
+
+    def loss(x, form):
+        y, _ = form(jnp.eye(3)[0], branches, params, x, has_state=True)
+        return jnp.sum(y**3)
+
+    hessians = [
+        jax.jacrev(jax.grad(lambda x, form=form: loss(x, form)))(x)
+        for form in (gumbax.single_path, gumbax.mixed_op)
+    ]
+    np.testing.assert_allclose(*hessians, rtol=1e-4, atol=1e-4)
+
+
+@OPERATIONS
+@pytest.mark.parametrize(
+    ("branch", "own", "message"),
+    [
+        (stateless, None, "hold a pair .params, state. for each branch.*got NoneType"),
+        (
+            square,
+            (1.0, None),
+            r"return a pair \(output, new state\).*float32\[3\]",
+        ),
+        (
+            lambda own, x: (x, own[1].astype(jnp.bfloat16)),
+            (1.0, np.ones(2, np.float32)),
+            r"keep the structure.*got float32\[2\] before and bfloat16\[2\] after",
+        ),
+    ],
+)
+def test_bad_state(operation, branch, own, message):
+    with pytest.raises(ValueError, match=message):
+        operation(jnp.ones(1), [branch], [own], jnp.ones(3), has_state=True)

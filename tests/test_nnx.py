@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import gumbax
-from gumbax.nnx import ArchParam, MixedOp
+from gumbax.nnx import ArchParam, MixedOp, pure_branches
 
 
 @pytest.fixture
@@ -137,11 +137,180 @@ def test_missing_key_is_an_error(op, x, rngs, got):
         op(x, rngs=rngs)
 
 
-def test_module_that_changes_its_variables_is_refused_by_name(x):
-    rngs = nnx.Rngs(0)
-    op = MixedOp([nnx.LayerNorm(4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)])
+def test_pure_branches_refuses_a_module_that_changes_its_variables(x):
+    (branch,), (own,) = pure_branches([nnx.BatchNorm(4, rngs=nnx.Rngs(0))])
     with pytest.raises(ValueError, match="got BatchNorm, whose call changes mean, var"):
+        branch(own, x)
+
+
+def test_weights_of_a_shared_choice_replace_the_draw(op, x):
+    choices = gumbax.draw_choices(
+        jax.random.key(0), {"cell": op.arch_logits[...]}, hard=True
+    )
+    index = int(choices["cell"].argmax())
+    expected = op.branches[index](x)
+    for _ in range(2):
+        found = op(x, weights=choices["cell"])
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_any_sampler_and_logit_gradient(x):
+    rngs = nnx.Rngs(0)
+
+    def uniform(key, logits, *, temperature, hard, gumbels):
+        del key, temperature, hard, gumbels
+        return jnp.full_like(logits, 1 / len(logits))
+
+    layers = [nnx.Linear(4, 4, rngs=rngs) for _ in range(3)]
+    mean = MixedOp(layers, sampler=uniform)(x, hard=False, deterministic=True)
+    np.testing.assert_allclose(mean, sum(f(x) for f in layers) / 3, rtol=1e-5)
+    op = MixedOp(layers, logit_gradient=gumbax.subset(1))
+
+    def loss(op, key):
+        return jnp.sum(op(x, rngs=key) ** 2)
+
+    of_arch = nnx.grad(loss, argnums=nnx.DiffState(0, ArchParam))
+    gradients = [of_arch(op, jax.random.key(i))["arch_logits"][...] for i in range(3)]
+    assert all(np.isfinite(g).all() and g.any() for g in gradients)
+    with pytest.raises(TypeError, match="`rngs` must give a key"):
+        op(x, deterministic=True)  # the credits are drawn, too
+
+
+# State
+
+
+@pytest.fixture
+def normalising():
+    rngs = nnx.Rngs(0)
+    return MixedOp(
+        [
+            nnx.BatchNorm(4, momentum=0.5, rngs=rngs),
+            nnx.Linear(4, 4, rngs=rngs),
+            nnx.BatchNorm(4, momentum=0.5, rngs=rngs),
+        ]
+    )
+
+
+def statistics(module):
+    return [jnp.copy(v) for v in jax.tree.leaves(nnx.state(module, nnx.BatchStat))]
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_statistics_of_the_chosen_module_alone_are_updated(normalising, x, jitted):
+    alone = nnx.clone(normalising.branches[2])
+    before = statistics(normalising.branches[0])
+
+    def run(op, weights):
+        return op(x, weights=weights)
+
+    found = (nnx.jit(run) if jitted else run)(normalising, jnp.eye(3)[2])
+    np.testing.assert_allclose(found, alone(x), rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_equal(statistics(normalising.branches[0]), before)
+    chex.assert_trees_all_close(
+        statistics(normalising.branches[2]), statistics(alone), rtol=1e-5
+    )
+
+
+def test_weighted_sum_updates_the_statistics_of_all(normalising, x):
+    expected = []
+    for branch in (normalising.branches[0], normalising.branches[2]):
+        alone = nnx.clone(branch)
+        alone(x)
+        expected.append(statistics(alone))
+    normalising(x, hard=False, deterministic=True)
+    found = [statistics(normalising.branches[i]) for i in (0, 2)]
+    chex.assert_trees_all_close(found, expected, rtol=1e-5)
+
+
+def test_training_step_updates_statistics_once_and_has_a_gradient(normalising, x):
+    """The passes of the backward rule leave no trace in the statistics."""
+    alone = nnx.clone(normalising.branches[0])
+    alone(x)
+
+    def loss(op):
+        return jnp.sum(op(x, weights=jnp.eye(3)[0]) ** 3)
+
+    gradient = nnx.jit(nnx.grad(loss))(normalising)
+    assert gradient["branches"][0]["scale"][...].any()
+    assert not gradient["branches"][2]["scale"][...].any()
+    chex.assert_trees_all_close(
+        statistics(normalising.branches[0]), statistics(alone), rtol=1e-5
+    )
+
+
+def test_dropout_moves_its_own_counter_on(x):
+    op = MixedOp([nnx.Dropout(0.5, rngs=nnx.Rngs(i)) for i in range(2)])
+    first, second, other = (op(x, weights=jnp.eye(2)[i]) for i in (0, 0, 1))
+    assert (first == 0).any()
+    assert (first != second).any()
+    again = nnx.Dropout(0.5, rngs=nnx.Rngs(1))(x)
+    np.testing.assert_array_equal(other, again)
+
+
+def test_changed_variable_must_have_one_owner(x):
+    shared = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
+    op = MixedOp([shared, shared])
+    message = "got mean of branch 1, which is part of branch 0 too"
+    with pytest.raises(ValueError, match=message):
         op(x, deterministic=True)
+
+
+# Transformations and saving
+
+
+class Cell(nnx.Module):
+    def __init__(self, *, rngs):
+        self.op = MixedOp([nnx.Linear(4, 4, rngs=rngs), nnx.LayerNorm(4, rngs=rngs)])
+
+    def __call__(self, x, key):
+        return x + self.op(x, rngs=key)
+
+
+def test_scan_over_stacked_cells_equals_a_loop(x):
+    make = nnx.vmap(lambda key: Cell(rngs=nnx.Rngs(key)))
+    cells = make(jax.random.split(jax.random.key(0), 5))
+    keys = jax.random.split(jax.random.key(2), 5)
+    assert cells.op.arch_logits[...].shape == (5, 2)
+
+    def scanned(cells):
+        run = nnx.scan(
+            nnx.remat(lambda y, own: own[0](y, own[1])),
+            in_axes=(nnx.Carry, 0),
+            out_axes=nnx.Carry,
+        )
+        return jnp.sum(run(x, (cells, keys)) ** 2)
+
+    def loop(cells):
+        graphdef, state = nnx.split(cells)
+        y = x
+        for i in range(5):
+            own = jax.tree.map(lambda leaf, i=i: leaf[i], state)
+            y = nnx.merge(graphdef, own)(y, keys[i])
+        return jnp.sum(y**2)
+
+    for argnums in (0, nnx.DiffState(0, ArchParam)):
+        found, expected = (
+            nnx.jit(nnx.grad(f, argnums=argnums))(cells) for f in (scanned, loop)
+        )
+        found, expected = (jax.tree.leaves(g) for g in (found, expected))
+        assert any(np.abs(g).max() > 1e-3 for g in expected)
+        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_orbax_round_trip(op, x, tmp_path):
+    orbax = pytest.importorskip("orbax.checkpoint")
+    op.arch_logits[...] = jnp.array([1.0, 2.0, 3.0])
+    saved = nnx.to_pure_dict(nnx.state(op))
+    with orbax.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", saved)
+        checkpointer.wait_until_finished()
+        target = jax.tree.map(jnp.zeros_like, saved)
+        restored = checkpointer.restore(tmp_path / "state", target)
+    graphdef, state = nnx.split(op)
+    nnx.replace_by_pure_dict(state, restored)
+    again = nnx.merge(graphdef, state)
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(again(x, rngs=key), op(x, rngs=key))
 
 
 def test_modules_that_disagree_are_named_with_both_shapes(x):
@@ -153,5 +322,5 @@ def test_modules_that_disagree_are_named_with_both_shapes(x):
 
 
 def test_empty_operation_is_refused():
-    with pytest.raises(ValueError, match="at least one module"):
+    with pytest.raises(ValueError, match="at least one branch"):
         MixedOp([])

@@ -162,10 +162,10 @@ def test_second_derivatives_are_right_in_both_orders(point, hard, outer):
 
 
 def test_plain_forward_rule_would_turn_second_derivatives_red(point, monkeypatch):
-    """The planted fault: without its twin the hard value has no derivative."""
+    """The planted fault: a hard value has no derivative of its own."""
     monkeypatch.setattr(
         _rules,
-        "_hard_twin",
+        "_hard",
         lambda axis, s, t: _rules._scores.one_hot(axis, s),
     )
     jax.clear_caches()
