@@ -420,8 +420,8 @@ def test_number_of_examples_must_agree(edge):
 def normalise(own, x):
     """Batch norm with running statistics and a counter."""
     scale, state = own
-    mean = x.mean(axis=0)
-    new = {"mean": 0.9 * state["mean"] + 0.1 * mean, "steps": state["steps"] + 1}
+    mean = x.mean(axis=0, keepdims=True)
+    new = {"mean": 0.9 * state["mean"] + 0.1 * mean[0], "steps": state["steps"] + 1}
     return scale * (x - mean), new
 
 

@@ -1,6 +1,12 @@
-"""The single path against the dense mixed operation, forward and backward."""
+"""The forms of the mixed-op edge against each other, forward and backward.
+
+    pytest tests/benchmarks/test_mixed_op.py --benchmark-only -s
+
+prints the tables of the README.
+"""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +19,7 @@ from . import compare
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 IMAGES = (64, 32, 32, 16)
+KEY = jax.random.key(2)
 
 
 def conv_branch(convolve):
@@ -31,28 +38,58 @@ def kernels(sizes):
     )
 
 
-def convolutions(convolve):
-    """Six convolutions: 1x1, 3x3 and 5x5, two of each."""
-    return [conv_branch(convolve)] * 6, kernels((1, 1, 3, 3, 5, 5))
+def convolutions(num_branches, convolve):
+    """1x1, 3x3 and 5x5 convolutions in turn."""
+    sizes = [(1, 3, 5)[i % 3] for i in range(num_branches)]
+    return [conv_branch(convolve)] * num_branches, kernels(sizes)
 
 
-def mixed(convolve):
-    """Three convolutions, pooling, skip and none."""
+def mixed(num_branches, convolve):
+    """Half of them convolutions; pooling, skip and none."""
     others = [
         lambda params, x: pooling.avg_pool(x, (3, 3), padding="SAME"),
         lambda params, x: x,
         lambda params, x: jnp.zeros_like(x),
     ]
-    params = (*kernels((1, 3, 5)), None, None, None)
-    return [conv_branch(convolve)] * 3 + others, params
+    convolved, params = convolutions(num_branches - 3, convolve)
+    return convolved + others, (*params, None, None, None)
 
 
-def dense_layers(_):
-    """Eight dense layers."""
-    keys = jax.random.split(jax.random.key(0), 8)
+def dense_layers(num_branches, convolve):
+    """Dense layers."""
+    del convolve
     size = IMAGES[-1]
-    layers = [lambda kernel, x: jnp.tanh(x @ kernel)] * 8
+    layers = [lambda kernel, x: jnp.tanh(x @ kernel)] * num_branches
+    keys = jax.random.split(jax.random.key(0), num_branches)
     return layers, tuple(jax.random.normal(key, (size, size)) for key in keys)
+
+
+def path(logit_gradient):
+    def operation(weights, branches, params, x):
+        return gumbax.single_path(
+            weights, branches, params, x, logit_gradient=logit_gradient, key=KEY
+        )
+
+    return operation
+
+
+OURS, STOCK = convolution.conv_general_dilated, jax.lax.conv_general_dilated
+FORMS = {
+    "dense, stock convolutions": (gumbax.mixed_op, STOCK),
+    "dense": (gumbax.mixed_op, OURS),
+    "exact": (path(gumbax.exact), OURS),
+    "subset(1)": (path(gumbax.subset(1)), OURS),
+    "sampled": (path(gumbax.sampled), OURS),
+}
+# What must hold: (edge, branches) -> form -> least speed over dense, most of its memory.
+LEAST = {
+    (convolutions, 6): {"exact": (2.0, 0.5)},
+    (dense_layers, 8): {"exact": (1.8, 0.25), "sampled": (4.0, 0.25)},
+}
+CASES = [
+    *((edge, k) for k in (4, 6, 8, 16) for edge in (convolutions, dense_layers)),
+    (mixed, 6),
+]
 
 
 def forward_and_backward(operation, branches, weights, params, x, cotangent):
@@ -65,41 +102,98 @@ def call(operation, branches, weights, params, x):
     return operation(weights, branches, params, x)
 
 
-@pytest.mark.parametrize("edge", [convolutions, mixed, dense_layers])
-def test_single_path_against_dense(edge, benchmark):
+@pytest.fixture(scope="module")
+def table():
+    lines = []
+    yield lines
+    print("\n\n| edge | form | ms | over dense | memory, MB | share | compile, s |")
+    print("|---|---|---|---|---|---|---|")
+    for line in lines:
+        print("| " + " | ".join(line) + " |")
+
+
+@pytest.mark.parametrize(
+    ("edge", "num_branches"), CASES, ids=lambda v: getattr(v, "__name__", v)
+)
+def test_edge(edge, num_branches, table, benchmark):
     x, cotangent = jax.random.normal(jax.random.key(1), (2, *IMAGES))
-    forms = {
-        "single path": (gumbax.single_path, convolution.conv_general_dilated),
-        "dense": (gumbax.mixed_op, convolution.conv_general_dilated),
-        "dense, stock convolutions": (gumbax.mixed_op, jax.lax.conv_general_dilated),
-    }
-    steps, memory = {}, {}
-    for name, (operation, convolve) in forms.items():
-        branches, params = edge(convolve)
+    steps, memory, compiling = {}, {}, {}
+    choices = jnp.eye(num_branches)
+    for name, (operation, convolve) in FORMS.items():
+        branches, params = edge(num_branches, convolve)
         step = functools.partial(forward_and_backward, operation, branches)
-        choices = jnp.eye(len(branches))
-        memory[name] = compare.temporary_bytes(step, choices[0], params, x, cotangent)
+        operands = (choices[0], params, x, cotangent)
+        _, compiling[name], memory[name] = compare.compiled(step, *operands)
         jitted = jax.jit(step)
 
         # Every branch is chosen once: their costs differ.
-        def all_choices(jitted=jitted, choices=choices, params=params):
+        def all_choices(jitted=jitted, params=params):
             return [
                 jax.block_until_ready(jitted(c, params, x, cotangent)) for c in choices
             ]
 
         steps[name] = all_choices
     seconds = compare.medians(steps)
-    ours = seconds.pop("single path")
-    benchmark.extra_info["ms per step"] = round(1e3 * ours / len(choices), 1)
-    benchmark.extra_info["dense ms per step"] = {
-        name: round(1e3 * value / len(choices), 1) for name, value in seconds.items()
-    }
-    benchmark.extra_info["times faster"] = round(min(seconds.values()) / ours, 2)
+    dense = min(seconds["dense"], seconds["dense, stock convolutions"])
     least = min(memory["dense"], memory["dense, stock convolutions"])
-    share = memory["single path"] / least
-    benchmark.extra_info["share of its memory"] = round(share, 2)
-    print(edge.__name__, dict(benchmark.extra_info))
-    benchmark.pedantic(steps["single path"], rounds=1)
-    if edge is convolutions:
-        assert benchmark.extra_info["times faster"] >= 2
-        assert share <= 0.5
+    speed, share = {}, {}
+    for name, value in seconds.items():
+        speed[name], share[name] = dense / value, memory[name] / least
+        table.append(
+            (
+                f"{num_branches} {edge.__name__.replace('_', ' ')}",
+                name,
+                f"{1e3 * value / num_branches:.1f}",
+                f"{speed[name]:.1f}",
+                f"{memory[name] / 2**20:.1f}",
+                f"{share[name]:.2f}",
+                f"{compiling[name]:.1f}",
+            )
+        )
+    benchmark.extra_info.update(speed=speed, share=share)
+    benchmark.pedantic(steps["exact"], rounds=1)
+    print(f"\n{num_branches} {edge.__name__}: {table[-len(FORMS):]}")
+    for name, (fast, small) in LEAST.get((edge, num_branches), {}).items():
+        assert speed[name] >= fast, (name, speed)
+        assert share[name] <= small, (name, share)
+
+
+def test_variance_of_subsets_against_exact(benchmark):
+    """Standard deviation of the logit gradient over draws, in units of its mean."""
+    num_branches, draws = 8, 512
+    branches, params = dense_layers(num_branches, None)
+    x, cotangent = jax.random.normal(jax.random.key(1), (2, 16, IMAGES[-1]))
+    logits = jax.random.normal(jax.random.key(3), (num_branches,))
+
+    def gradient(logit_gradient, key):
+        noise, credits = jax.random.split(key)
+
+        def loss(logits):
+            weights = gumbax.gumbel_softmax(noise, logits, temperature=0.5, hard=True)
+            y = gumbax.single_path(
+                weights,
+                branches,
+                params,
+                x,
+                logit_gradient=logit_gradient,
+                key=credits,
+            )
+            return jnp.sum(y * cotangent)
+
+        return jax.grad(loss)(logits)
+
+    def spread(logit_gradient):
+        keys = jax.random.split(KEY, draws)
+        run = functools.partial(gradient, logit_gradient)
+        found = jax.jit(functools.partial(jax.lax.map, run))(keys)
+        return found.mean(axis=0), math.sqrt(found.var(axis=0).sum())
+
+    mean, exact = spread(gumbax.exact)
+    scale = float(jnp.linalg.norm(mean))
+    print(f"\nexact: {exact / scale:.2f}")
+    for m in (1, 2, 4, 6):
+        estimate, deviation = spread(gumbax.subset(m))
+        bias = float(jnp.linalg.norm(estimate - mean)) / scale
+        print(f"subset({m}): {deviation / scale:.2f} (mean off by {bias:.2f})")
+        benchmark.extra_info[f"subset({m}) over exact"] = deviation / exact
+    benchmark.pedantic(spread, (gumbax.exact,), rounds=1)
