@@ -108,15 +108,15 @@ def _dense(edge: Edge, weights, smooth, rest, record, key, g):
 def _chosen(edge, weights, smooth, rest):
     index = chosen_index(weights)
 
-    def branch(i, smooth, rest):
+    def branch(i, weight, smooth, rest):
         y, state = edge.run(i, smooth, rest)
         states = list(rest[1])
         states[i] = state
-        return y, tuple(states)
+        # In the branch, where it costs no pass of its own over the output.
+        return jax.tree.map(functools.partial(_scale, weight), y), tuple(states)
 
     runs = [functools.partial(branch, i) for i in range(len(edge.branches))]
-    y, states = jax.lax.switch(index, runs, smooth, rest)
-    return jax.tree.map(functools.partial(_scale, weights[index]), y), states
+    return jax.lax.switch(index, runs, weights[index], smooth, rest)
 
 
 def _dense_output(edge, origin, weights, smooth, rest, record, key):

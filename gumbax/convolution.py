@@ -177,20 +177,40 @@ def _pull_back(
 
 
 def _kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> jax.Array:
-    """Forward convolution of inputs with cotangents, the batch as the channels."""
+    """Forward convolution of inputs with cotangents, images as the channels.
+
+    Eight images at a time, so that the patches that the library lays out stay in the
+    cache: twice as fast as the whole batch at once.
+    """
     edges = []
     sizes = zip(x.shape[1:3], g.shape[1:3], *window.axes(), strict=True)
     for size, out, k, d, s, (low, _) in sizes:
         edges.append((low, (k - 1) * d + (out - 1) * s + 1 - size - low))
-    gradient = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
-        g.transpose(1, 2, 0, 3),
-        window.dilation,
-        edges,
-        rhs_dilation=window.strides,
-        dimension_numbers=_LAYOUT,
-    )
+    groups = _groups(x.shape[0], 8)
+
+    def add(total: jax.Array, group: tuple[jax.Array, jax.Array]):
+        gradient = lax.conv_general_dilated(
+            *group,
+            window.dilation,
+            edges,
+            rhs_dilation=window.strides,
+            dimension_numbers=_LAYOUT,
+        )
+        return total + gradient, None
+
+    def split(a: jax.Array, order: tuple[int, ...]) -> jax.Array:
+        return a.reshape(groups, -1, *a.shape[1:]).transpose(order)
+
+    zeros = jnp.zeros((x.shape[-1], *window.size, g.shape[-1]), x.dtype)
+    operands = split(x, (0, 4, 2, 3, 1)), split(g, (0, 2, 3, 1, 4))
+    gradient, _ = lax.scan(add, zeros, operands)
     return gradient.transpose(1, 2, 0, 3)
+
+
+def _groups(num_images: int, fitting: int) -> int:
+    """Number of equal groups of at most `fitting` images."""
+    sizes = range(1, max(1, min(fitting, num_images)) + 1)
+    return num_images // max(d for d in sizes if num_images % d == 0)
 
 
 def _sum_of_shifts(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -207,17 +227,15 @@ def _depthwise_kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> ja
     The sums stay in the cache; one reduction for each kernel position over the whole
     batch is four times slower on CPU.
     """
-    num_images = x.shape[0]
-    fitting = max(1, _CACHED_ELEMENTS // math.prod(g.shape[1:]))
-    size = max(d for d in range(1, fitting + 1) if num_images % d == 0)
+    count = _groups(x.shape[0], _CACHED_ELEMENTS // math.prod(g.shape[1:]))
 
     def add(sums: list[jax.Array], group: tuple[jax.Array, ...]):
         x_part, g_part = group
         pairs = zip(sums, _windows.shifts(window, x_part), strict=True)
         return [total + shifted * g_part for total, (_, shifted) in pairs], None
 
-    groups = [a.reshape(num_images // size, size, *a.shape[1:]) for a in (x, g)]
-    zeros = jnp.zeros((size, *g.shape[1:]), g.dtype)
+    groups = [a.reshape(count, -1, *a.shape[1:]) for a in (x, g)]
+    zeros = jnp.zeros((x.shape[0] // count, *g.shape[1:]), g.dtype)
     sums, _ = lax.scan(add, [zeros] * math.prod(window.size), tuple(groups))
     summed = jnp.stack([jnp.sum(total, (0, 1, 2)) for total in sums])
     return summed.reshape(*window.size, 1, x.shape[-1])

@@ -81,7 +81,7 @@ FORMS = {
     "subset(1)": (path(gumbax.subset(1)), OURS),
     "sampled": (path(gumbax.sampled), OURS),
 }
-# What must hold: (edge, branches) -> form -> least speed over dense, most of its memory.
+# (edge, branches) -> form -> least speed over dense, and most of its memory.
 LEAST = {
     (convolutions, 6): {"exact": (2.0, 0.5)},
     (dense_layers, 8): {"exact": (1.8, 0.25), "sampled": (4.0, 0.25)},
@@ -152,7 +152,7 @@ def test_edge(edge, num_branches, table, benchmark):
         )
     benchmark.extra_info.update(speed=speed, share=share)
     benchmark.pedantic(steps["exact"], rounds=1)
-    print(f"\n{num_branches} {edge.__name__}: {table[-len(FORMS):]}")
+    print(f"\n{num_branches} {edge.__name__}: {table[-len(FORMS) :]}")
     for name, (fast, small) in LEAST.get((edge, num_branches), {}).items():
         assert speed[name] >= fast, (name, speed)
         assert share[name] <= small, (name, share)
