@@ -178,7 +178,7 @@ def _child(node: Any, name: Any) -> Any:
 
 
 def pure_branches(
-    modules: Sequence[nnx.Module],
+    modules: Sequence[nnx.Module], *, batch_statistics: bool = False
 ) -> tuple[tuple[Branch, ...], tuple[list[jax.Array], ...]]:
     """Turns modules into functions of (params, x) and the params to call them with.
 
@@ -186,6 +186,8 @@ def pure_branches(
 
     Args:
         modules: modules whose calls change none of their own variables.
+        batch_statistics: allow modules that track the statistics of batches, and drop
+            these (search networks use the statistics of the batch itself). Static.
 
     Returns:
         The branches, and for each one the list of its arrays.
@@ -207,9 +209,17 @@ def pure_branches(
     for module in modules:
         graphdef, state = nnx.split(module)
         leaves, treedef = jax.tree.flatten(state)
-        branches.append(_branch(type(module).__name__, graphdef, treedef, None))
+        dropped = _statistics(module) if batch_statistics else ()
+        name = type(module).__name__
+        branches.append(_branch(name, graphdef, treedef, None, dropped))
         params.append(leaves)
     return tuple(branches), tuple(params)
+
+
+def _statistics(module: nnx.Module) -> tuple[int, ...]:
+    """Which leaves are statistics of batches."""
+    variables = [variable for _, variable in nnx.to_flat_state(nnx.state(module))]
+    return tuple(i for i, v in enumerate(variables) if isinstance(v, nnx.BatchStat))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -218,11 +228,13 @@ def _branch(
     graphdef: nnx.GraphDef,
     treedef: Any,
     changed: tuple[int, ...] | None,
+    dropped: tuple[int, ...] = (),
 ) -> Callable[[Any, Any], Any]:
     """A module as a function: of (leaves, x), which must not change; or with state."""
 
     def stateless(leaves, x):
-        output, _, changes = _call(graphdef, treedef, leaves, x)
+        output, _, found = _call(graphdef, treedef, leaves, x)
+        changes = {i: path for i, path in found.items() if i not in dropped}
         if changes:
             raise ValueError(
                 _checks.message(

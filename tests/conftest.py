@@ -17,6 +17,14 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--full-notebooks",
+        action="store_true",
+        help="run the notebooks at full size, minutes each, not at smoke size",
+    )
+
+
 @pytest.fixture
 def strict_promotion():
     """No implicit change of dtype inside the core."""

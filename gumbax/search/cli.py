@@ -1,9 +1,8 @@
 """The command `gumbax`."""
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,22 @@ _EXTRAS = ("sklearn", "matplotlib", "rich", "orbax", "tensorstore")
 _DESCRIPTION = """\
 Differentiable architecture search with Gumbel-Softmax.
 
-  gumbax search digits --out runs/digits     the main job, minutes on 2 cores
+  gumbax search digits --out runs/digits        search, derive, retrain, report
+  gumbax report runs/a runs/b --out runs/all    one report of several runs
+  gumbax derive runs/digits                     the architecture, by another rule
+  gumbax retrain runs/digits digits --out runs/long   one architecture from scratch
+  gumbax plot runs/digits                       draw a run's pictures again
 """
 
 _SEARCH = """\
-Search a cell on a data set, derive it, train it from scratch, and report the
+Search a network on a data set, derive it, train it from scratch, and report the
 discretisation gap: test accuracy of what was searched against what is kept, beside
 random architectures trained equally.
 
-DIR gets metrics.jsonl, checkpoints, genotype.json, the drawn cell (cell.svg, cell.png),
-curves.png, and the report (report.txt, report.json).
+DATASET is a name (digits) or a path: an .npz file, a folder of IDX files (MNIST) or of
+the CIFAR-10 batches, a .csv file. DIR gets metrics.jsonl, choices.jsonl, checkpoints,
+genotype.json, the pictures (cell, curves, choices, gap; .svg and .png) and the report
+(report.txt, report.json). Stopped at any moment, --resume goes on to the same result.
 """
 
 
@@ -34,49 +39,110 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version")
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    search = commands.add_parser(
-        "search",
-        help="search a cell, derive it and report the gap",
-        description=_SEARCH,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
+
+    def command(name: str, text: str, description: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=text,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,
+        )
+
+    search = command("search", "search, derive, retrain and report", _SEARCH)
+    search.add_argument("dataset", nargs="?", help="name or path of a data set")
+    _common(search)
+    _searching(search)
+    _training(search)
+
+    derive = command("derive", "derive from a run", "Derive from the last checkpoint.")
+    derive.add_argument("run", type=Path, help="folder of a search")
+    derive.add_argument("--rule", help="argmax, top2 or threshold (the method's own)")
+    derive.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="also save the network with the weights of the search as StableHLO, "
+        "which runs without gumbax",
     )
-    search.add_argument("dataset", help="name of a data set: digits")
-    search.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the run"
+
+    retrain = command(
+        "retrain", "train one architecture from scratch", "Train from scratch."
     )
-    search.add_argument(
-        "--method",
-        help="gumbel: one sampled operation per edge, straight-through, annealed "
-        "(default); darts: softmax-weighted sum of all",
+    retrain.add_argument(
+        "genotype", help="genotype file, folder of a search, or text of a genotype"
     )
-    search.add_argument(
-        "--seed", type=int, help="of splits, weights, data order, draws (default: 0)"
+    retrain.add_argument("dataset", nargs="?", help="name or path of a data set")
+    _common(retrain)
+    _training(retrain)
+
+    report = command(
+        "report", "one report of several runs", "Means over seeds, method by method."
     )
-    search.add_argument(
-        "--steps",
-        type=int,
-        help="steps of the search (default: 1500)",
+    report.add_argument(
+        "run", type=Path, nargs="+", help="folders of finished searches"
     )
-    search.add_argument(
-        "--train-steps",
-        type=int,
-        metavar="STEPS",
-        help="steps of each training from scratch (default: 1000)",
+    report.add_argument(
+        "--out", type=Path, metavar="DIR", help="write gap.txt, gap.svg, gap.png there"
     )
-    search.add_argument(
-        "--random-architectures",
-        type=int,
-        metavar="N",
-        help="random architectures to compare with (default: 5)",
-    )
-    search.add_argument(
+
+    plot = command("plot", "draw a run's pictures again", "Draw what a run has so far.")
+    plot.add_argument("run", type=Path, help="folder of a search")
+    return top
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    add("--config", type=Path, metavar="FILE", help="options from a TOML file")
+    add("--space", help="small_images, nasbench201, darts, macro or mlp (by the data)")
+    add("--channels", type=int, help="of the first stage (by the space)")
+    add("--cells", type=int, help="in a stage; in all for darts (by the space)")
+    add("--seed", type=int, help="of splits, weights, data order, draws (0)")
+    add("--batch-size", type=int, help="examples in a step (64)")
+    add("--learning-rate", type=float, help="of the weights (by the method)")
+    add("--published", action="store_true", help="optimisers as published")
+    add("--crop", type=int, metavar="PIXELS", help="random crops after padding (0)")
+    add("--flip", action="store_true", help="random mirror images")
+    add("--limit", type=int, metavar="N", help="training examples to use (all)")
+    add("--label", metavar="NAME", help="label column of a .csv file (label)")
+    add(
         "--resume",
         action="store_true",
         default=False,
         help="go on with the run in DIR, to the same result as without a stop",
     )
-    return top
+
+
+def _searching(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--method",
+        help="gumbel (default), darts, darts_second_order, darts_unrolled, "
+        "snas, gdas, gdas_sampled or random",
+    )
+    add("--epochs", type=int, help="of the search (1,500 steps, 8 epochs or more)")
+    add("--arch-learning-rate", type=float, help="of the logits (by the method)")
+    add("--warmup", type=float, help="share before the logits move (by the method)")
+    add(
+        "--random-architectures",
+        type=int,
+        metavar="N",
+        help="random architectures to compare with (5)",
+    )
+
+
+def _training(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--train-epochs",
+        type=int,
+        metavar="EPOCHS",
+        help="of each training from scratch (1,000 steps, 8 epochs or more)",
+    )
+    add("--cutout", type=int, metavar="PIXELS", help="side of blanked squares (0)")
+    add("--drop-path", type=float, metavar="P", help="dropped operations (0)")
+    add("--auxiliary", type=float, metavar="WEIGHT", help="of an auxiliary head (0)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,16 +158,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"gumbax {gumbax.__version__}")
         return 0
-    if given.pop("command") is None:
+    command = given.pop("command")
+    if command is None:
         top.print_help()
         return 0
+    run = {
+        "search": _search,
+        "derive": _derive,
+        "retrain": _retrain,
+        "report": _report,
+        "plot": _plot,
+    }[command]
     try:
-        return _search(given)
+        from gumbax.search.errors import SearchError
+
+        try:
+            run(given)
+        except (SearchError, OSError) as error:
+            return _fail(str(error))
+        return 0
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRAS:
             raise
         return _fail(
-            f"`gumbax search` needs {error.name}. Install the extra: "
+            f"`gumbax {command}` needs {error.name}. Install the extra: "
             'pip install "gumbax[search]"'
         )
     except KeyboardInterrupt:
@@ -112,60 +192,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _search(given: dict[str, Any]) -> int:
-    from gumbax.search import run
-    from gumbax.search.errors import SearchError
+def _start(given: dict[str, Any]) -> tuple[Path, Any]:
+    from gumbax.search import folder
+    from gumbax.search.options import read_toml
 
     out, resume = given.pop("out"), given.pop("resume")
-    try:
-        options = run.start(out, given, resume=resume)
-        text = run.run(out, options, RichProgress())
-    except (SearchError, OSError) as error:
-        return _fail(str(error))
+    config = given.pop("config", None)
+    if given.get("dataset", "") is None:
+        del given["dataset"]
+    if config is not None:
+        given = read_toml(config) | given
+    return out, folder.start(out, given, resume=resume)
+
+
+def _search(given: dict[str, Any]) -> None:
+    from gumbax.search import run
+    from gumbax.search.progress import RichProgress
+
+    out, options = _start(given)
+    text = run.run(out, options, RichProgress())
     print(f"\n{text}\nWritten to {out}")
-    return 0
+
+
+def _derive(given: dict[str, Any]) -> None:
+    from gumbax.search import folder, plots, run
+    from gumbax.search.derive_rules import RULES
+    from gumbax.search.errors import search_error
+    from gumbax.search.network import export
+
+    name, path = given.get("rule"), given.get("export")
+    if name is not None and name not in RULES:
+        known = f"Known: {', '.join(RULES)}."
+        raise search_error("--rule", "be a known one", repr(name), known)
+    rule = None if name is None else RULES[name]
+    search, genotype, network = run.derive_again(given["run"], rule)
+    folder.write(given["run"] / run.GENOTYPE, genotype.to_json())
+    run.draw(given["run"], search.space)
+    print(plots.genotype_text(genotype, search.space))
+    print(genotype)
+    if path is not None:
+        export(network, search.weight_half.inputs.shape[1:], path)
+
+
+def _retrain(given: dict[str, Any]) -> None:
+    from gumbax.search.progress import RichProgress
+    from gumbax.search.retrain import read_genotype, retrain
+
+    genotype = read_genotype(given.pop("genotype"))
+    out, options = _start(given)
+    result = retrain(out, genotype, options, RichProgress())
+    print(f"\n{genotype}\ntest accuracy {result:.2f} %\nWritten to {out}")
+
+
+def _report(given: dict[str, Any]) -> None:
+    from gumbax.search import run
+
+    print(run.compare(given["run"], given.get("out")))
+
+
+def _plot(given: dict[str, Any]) -> None:
+    from gumbax.search import folder, run
+
+    options, _ = folder.read(given["run"] / folder.RECORD)
+    run.draw(given["run"], options.make_space(run.load_data(options)))
+    print(f"Drawn in {given['run']}")
 
 
 def _fail(text: str) -> int:
     print(f"gumbax: {text}", file=sys.stderr)
     return 2
-
-
-class RichProgress:
-    """Live bars in the terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console()
-
-    @contextlib.contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Any]:
-        """A bar of `total` steps; yields a function (steps done, metrics by name)."""
-        from rich import progress
-
-        columns = (
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=20),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("{task.fields[metrics]}"),
-        )
-        with progress.Progress(*columns, console=self._console) as bars:
-            task = bars.add_task(name, total=total, metrics="compiling ...")
-
-            def advance(done: int, **metrics: Any) -> None:
-                shown = "  ".join(
-                    f"{key} {value:.3f}" if isinstance(value, float) else f"{value}"
-                    for key, value in metrics.items()
-                )
-                bars.update(task, completed=done, metrics=shown)
-
-            yield advance
-
-    def say(self, text: str) -> None:
-        """Shows a line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

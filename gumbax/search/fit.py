@@ -1,36 +1,47 @@
-"""The search itself: a first-order bilevel step, and the loop over it."""
+"""The search itself: one loop over jitted epochs, which never sees a test set."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gumbax._records import pytree
-from gumbax.nnx import ArchParam
-from gumbax.search import data
+from gumbax.search import bilevel, data, diagnostics
+from gumbax.search.augment import Augmentation
+from gumbax.search.bilevel import Problem
 from gumbax.search.data import Examples
+from gumbax.search.edges import Context
 from gumbax.search.errors import SearchError
+from gumbax.search.evaluation import (
+    loss_and_accuracy,
+    network_accuracies,
+    soft_weights,
+)
 from gumbax.search.methods import Method
 from gumbax.search.network import Supernet
-from gumbax.search.space import CellSpace
-from gumbax.search.training import (
-    BATCH_SIZE,
-    STEPS_PER_CALL,
-    loss_and_accuracy,
-    weight_optimizer,
-)
+from gumbax.search.space import Space
 
 PyTree = Any
+GAP_EXAMPLES = 1000
 
 
 @pytree
 class SearchState:
-    """All that changes in a search; keys and data order follow from (seed, step)."""
+    """All that changes in a search; keys and data order follow from (seed, step).
+
+    Attributes:
+        step: steps done.
+        arch: choice -> logits [E, K].
+        weights: of the supernet.
+        arch_opt: state of the logits' optimiser.
+        weight_opt: state of the weights' optimiser.
+    """
 
     step: jax.Array
     arch: PyTree
@@ -39,59 +50,73 @@ class SearchState:
     weight_opt: PyTree
 
 
-class Metrics(NamedTuple):
-    """Of one step, or the mean of several."""
-
-    loss: jax.Array
-    accuracy: jax.Array
-    arch_loss: jax.Array
-    arch_accuracy: jax.Array
-    temperature: jax.Array
-    entropy: jax.Array
-
-
 class Search:
-    """A search over one space with one method: initial state and jitted steps.
+    """A search over one space with one method: initial state and jitted epochs.
 
     Weights are trained on one half of the training set and architecture logits on the
-    other (first order: each with the other held fixed), the logits from
-    `method.warmup` of the steps on. The test set is not a parameter.
+    other, the logits from `method.warmup` of the search on. The test set is not a
+    parameter.
 
     Args:
         space: what is chosen.
         method: how.
         train: training examples.
-        num_steps: length of the search; schedules end there.
+        num_classes: of the labels.
+        num_epochs: length of the search; schedules end there. An epoch goes once
+            through the half of the weights.
+        batch_size: examples in a step.
         seed: of everything: halves, initial weights, order of the examples, draws.
+        augmentation: of the images of a step.
+        mesh: shards the examples of a step over its first axis; the draws, and the
+            gradients to rounding, are those of one device. Batch normalisation is over
+            the whole batch.
+
+    Raises:
+        SearchError: a half would be smaller than a batch.
 
     References:
-        Liu, Simonyan, Yang, 2019, Algorithm 1, first order.
+        Liu, Simonyan, Yang, 2019, Algorithm 1. https://arxiv.org/abs/1806.09055
     """
 
     def __init__(
         self,
-        space: CellSpace,
+        space: Space,
         method: Method,
         train: Examples,
         *,
-        num_steps: int,
-        seed: int,
+        num_classes: int,
+        num_epochs: int,
+        batch_size: int = 64,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        mesh: Mesh | None = None,
     ):
         self.space = space
         self.method = method
-        self.num_steps = num_steps
+        self.num_epochs = num_epochs
+        self.augmentation = augmentation
         self.weight_half, self.arch_half = data.split(train, train.size // 2, seed=seed)
-        init_key, self.key = jax.random.split(jax.random.key(seed))
-        channels = train.images.shape[-1]
-        supernet = Supernet(space, channels, rngs=nnx.Rngs(init_key))
-        split: tuple[Any, ...] = nnx.split(supernet, ArchParam, ...)
-        self.graphdef, self._arch, self._weights = split
-        self.temperature = method.temperature(num_steps)
-        self._weight_optimizer = weight_optimizer(num_steps)
-        warmup = method.warmup * num_steps
-        self._arch_optimizer = optax.adam(
-            lambda step: jnp.where(step < warmup, 0.0, method.arch_learning_rate),
-            b1=0.5,
+        self.batch_size = min(batch_size, self.weight_half.size, self.arch_half.size)
+        self.steps_per_epoch = self.weight_half.size // self.batch_size
+        self.num_steps = num_epochs * self.steps_per_epoch
+        init_key, arch_key, self.key = jax.random.split(jax.random.key(seed), 3)
+        shape = train.inputs.shape[1:]
+        self._supernet = Supernet(space, shape, num_classes, rngs=nnx.Rngs(init_key))
+        split: tuple[Any, ...] = nnx.split(self._supernet.network, nnx.Param, ...)
+        self.graphdef, self._weights, self._rest = split
+        self._arch = _first_logits(space, method, arch_key)
+        lengths = (num_epochs, self.steps_per_epoch)
+        self.temperature = method.temperature(*lengths)
+        self._rate = method.weights.schedule(*lengths)
+        self._weight_optimizer = method.weights.make(*lengths)
+        warmup = method.warmup * self.num_steps
+        self._arch_optimizer = (
+            optax.set_to_zero() if method.arch is None else method.arch.make(warmup)
+        )
+        self._sharding = (
+            None
+            if mesh is None
+            else NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
         )
 
     def init(self) -> SearchState:
@@ -106,60 +131,114 @@ class Search:
 
     def supernet(self, state: SearchState) -> Supernet:
         """The supernet with the weights and logits of a state."""
-        return nnx.merge(self.graphdef, state.arch, state.weights)
+        supernet = nnx.clone(self._supernet)
+        nnx.update(supernet.network, state.weights)
+        for name, logits in state.arch.items():
+            supernet.arch[name][...] = logits
+        return supernet
 
-    def advance(self, state: SearchState, last: int) -> tuple[SearchState, Metrics]:
-        """Runs the steps up to `last`; returns the new state and mean metrics."""
+    def epoch(self, state: SearchState) -> tuple[SearchState, dict[str, jax.Array]]:
+        """Runs one epoch; returns the new state and its metrics, means of its steps."""
         halves = (self.weight_half, self.arch_half)
-        return self._advance(state, halves, jnp.asarray(last, jnp.int32))
+        return self._epoch(state, self._rest, *halves)
+
+    def gap(self, state: SearchState) -> dict[str, float]:
+        """Accuracies of what is trained and of what is kept, fractions.
+
+        They are measured on up to 1,000 examples of the half of the architecture.
+        """
+        examples = jax.tree.map(lambda a: a[:GAP_EXAMPLES], self.arch_half)
+        return network_accuracies(
+            self.graphdef,
+            state.weights,
+            self._rest,
+            soft_weights(state.arch, self.temperature(state.step)),
+            self.method.genotype(state.arch, self.space).weights(self.space),
+            examples,
+            self.batch_size,
+        )
 
     @functools.cached_property
-    def _advance(self):
+    def _epoch(self):
         @jax.jit
-        def advance(state, halves, last):
-            def body(carry):
-                state, total = carry
-                state, metrics = self._step(state, *halves)
-                return state, jax.tree.map(jnp.add, total, metrics)
+        def epoch(state, rest, weight_half, arch_half):
+            number = state.step // self.steps_per_epoch
+            keys = jax.random.split(jax.random.fold_in(self.key, 0))
+            orders = [
+                data.epoch_order(key, number, half.size, self.batch_size)
+                for key, half in zip(keys, (weight_half, arch_half), strict=True)
+            ]
 
-            zeros = Metrics(*(jnp.zeros(()) for _ in Metrics._fields))
-            first = state.step
-            state, total = jax.lax.while_loop(
-                lambda carry: carry[0].step < last, body, (state, zeros)
+            def step(state, rows):
+                batches = [
+                    Examples(inputs=half.inputs[row], labels=half.labels[row])
+                    for half, row in zip((weight_half, arch_half), rows, strict=True)
+                ]
+                return self.step(state, rest, *batches)
+
+            # The halves may differ by an example, and their numbers of batches by one.
+            rows = tuple(order[: self.steps_per_epoch] for order in orders)
+            state, (metrics, gradients) = jax.lax.scan(step, state, rows)
+            means = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
+            return state, means | diagnostics.of_gradients(gradients)
+
+        return epoch
+
+    def step(
+        self,
+        state: SearchState,
+        rest: PyTree,
+        weight_batch: Examples,
+        arch_batch: Examples,
+    ) -> tuple[SearchState, tuple[dict[str, jax.Array], PyTree]]:
+        """One step of the logits, then one of the weights.
+
+        Returns:
+            The new state, the metrics of the step, and the gradient of the logits.
+        """
+        method, step = self.method, state.step
+        key = jax.random.fold_in(self.key, 1)
+        key = jax.random.fold_in(key, step)
+        valid_key, train_key, unrolled_key = jax.random.split(key, 3)
+        temperature = jnp.asarray(self.temperature(step), jnp.float32)
+
+        def loss(key, examples, arch, weights):
+            augment_key, draw_key, edge_key = jax.random.split(key, 3)
+            x = self._placed(examples.inputs)
+            if self.augmentation is not None:
+                x = self.augmentation(augment_key, x)
+            network = nnx.merge(self.graphdef, weights, rest)
+            context = Context(
+                weights=self._draw(draw_key, arch, temperature),
+                operation=method.operation,
+                key=edge_key if method.uses_key else None,
             )
-            return state, jax.tree.map(lambda m: m / (last - first), total)
+            return loss_and_accuracy(network(x, context), examples.labels)
 
-        return advance
-
-    def _step(
-        self, state: SearchState, weight_half: Examples, arch_half: Examples
-    ) -> tuple[SearchState, Metrics]:
-        step = state.step
-        order_keys, draw_keys = (
-            jax.random.split(key) for key in jax.random.split(self.key)
+        together = method.bilevel is bilevel.single_level
+        problem = Problem(
+            train=functools.partial(
+                loss, train_key if together else unrolled_key, weight_batch
+            ),
+            valid=functools.partial(loss, valid_key, arch_batch),
         )
-        temperature = self.temperature(step)
-
-        def loss(arch, weights, examples, draw_key):
-            supernet = nnx.merge(self.graphdef, arch, weights)
-            key = jax.random.fold_in(draw_key, step)
-            choice = self.method.weights(key, supernet.arch_logits[...], temperature)
-            class_scores = supernet(examples.images, choice, self.method.operation)
-            return loss_and_accuracy(class_scores, examples.labels)
-
-        examples = data.batch(arch_half, order_keys[0], step, BATCH_SIZE)
-        (arch_loss, arch_accuracy), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.arch, state.weights, examples, draw_keys[0]
+        inner = method.weights.inner_step(state.weight_opt, self._rate(step))
+        (arch_loss, arch_accuracy), gradient = method.bilevel(
+            problem, state.arch, state.weights, inner
         )
-        updates, arch_opt = self._arch_optimizer.update(gradient, state.arch_opt)
+        updates, arch_opt = self._arch_optimizer.update(
+            gradient, state.arch_opt, state.arch
+        )
         arch = optax.apply_updates(state.arch, updates)
-
-        examples = data.batch(weight_half, order_keys[1], step, BATCH_SIZE)
-        (weight_loss, accuracy), gradient = jax.value_and_grad(loss, 1, has_aux=True)(
-            arch, state.weights, examples, draw_keys[1]
-        )
+        # One level: both gradients at the same point, with the same draw.
+        (value, accuracy), weight_gradient = jax.value_and_grad(
+            functools.partial(
+                loss, train_key, weight_batch, state.arch if together else arch
+            ),
+            has_aux=True,
+        )(state.weights)
         updates, weight_opt = self._weight_optimizer.update(
-            gradient, state.weight_opt, state.weights
+            weight_gradient, state.weight_opt, state.weights
         )
         new_state = SearchState(
             step=step + 1,
@@ -168,51 +247,73 @@ class Search:
             arch_opt=arch_opt,
             weight_opt=weight_opt,
         )
-        metrics = Metrics(
-            loss=weight_loss,
-            accuracy=accuracy,
-            arch_loss=arch_loss,
-            arch_accuracy=arch_accuracy,
-            temperature=jnp.asarray(temperature, jnp.float32),
-            entropy=entropy(jax.tree.leaves(arch)[0]),
-        )
-        return new_state, metrics
+        metrics = {
+            "loss": value,
+            "accuracy": accuracy,
+            "arch_loss": arch_loss,
+            "arch_accuracy": arch_accuracy,
+            "temperature": temperature,
+        }
+        return new_state, (metrics, gradient)
+
+    def _draw(self, key, arch, temperature) -> dict[str, jax.Array]:
+        """One draw for each name of a choice: the key is folded with the name's."""
+        return {
+            name: self.method.sampler(
+                jax.random.fold_in(key, diagnostics.stable_hash(name)),
+                logits,
+                temperature,
+            )
+            for name, logits in arch.items()
+        }
+
+    def _placed(self, x: jax.Array) -> jax.Array:
+        if self._sharding is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, self._sharding)
 
 
-def entropy(arch_logits: jax.Array) -> jax.Array:
-    """Mean over the edges of the entropy of the choice, in nats."""
-    log_probs = jax.nn.log_softmax(arch_logits)
-    return -jnp.mean(jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
+def _first_logits(space: Space, method: Method, key: jax.Array) -> dict[str, jax.Array]:
+    mean, deviation = method.init
+    logits = {}
+    for name, choice in space.choices.items():
+        own = jax.random.fold_in(key, diagnostics.stable_hash(name))
+        logits[name] = mean + deviation * jax.random.normal(own, choice.shape)
+    return logits
 
 
 def fit(
     search: Search,
-    state: SearchState,
-    on_advance: Callable[[SearchState, dict[str, float]], None],
+    state: SearchState | None = None,
+    on_epoch: Callable[[SearchState, dict[str, float]], None] = lambda state, row: None,
 ) -> SearchState:
     """Runs a search from a state to its end.
 
     Args:
         search: the search.
-        state: where to go on from: `search.init()` or a restored state.
-        on_advance: called every 20 steps with the new state and the mean metrics of
-            those steps, as numbers.
+        state: where to go on from; the first state if None.
+        on_epoch: called after every epoch with the new state and its metrics, as
+            numbers: losses in nats, accuracies as fractions, temperature, the
+            diagnostics of `gumbax.search.diagnostics`, and the accuracies of the soft
+            and of the argmax network.
 
     Returns:
         The final state.
 
     Raises:
-        SearchError: the loss is not finite. `on_advance` has not seen that state.
+        SearchError: the loss is not finite. `on_epoch` has not seen that state.
     """
-    while (step := int(state.step)) < search.num_steps:
-        last = min(step + STEPS_PER_CALL, search.num_steps)
-        state, metrics = search.advance(state, last)
-        row = {k: float(np.asarray(v)) for k, v in metrics._asdict().items()}
+    state = search.init() if state is None else state
+    while (done := int(state.step) // search.steps_per_epoch) < search.num_epochs:
+        state, metrics = search.epoch(state)
+        found = metrics | diagnostics.of_logits(state.arch, search.space)
+        row = {name: float(np.asarray(v)) for name, v in found.items()}
         if not np.isfinite([row["loss"], row["arch_loss"]]).all():
             raise SearchError(
                 f"The loss became {row['loss']} (weights), {row['arch_loss']} "
-                f"(architecture) between steps {step} and {last}. The last good "
-                "checkpoint is kept. Lower the learning rates of the method."
+                f"(architecture) in epoch {done + 1}. The last good checkpoint is kept."
+                " Lower the learning rates of the method."
             )
-        on_advance(state, {"step": last} | row)
+        row |= search.gap(state)
+        on_epoch(state, {"epoch": done + 1, "step": int(state.step)} | row)
     return state

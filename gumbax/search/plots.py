@@ -1,132 +1,127 @@
-"""Pictures of a search: the derived cell and the curves."""
+"""Pictures of a search: architectures, curves, choices and the discretisation gap.
 
-from collections.abc import Sequence
-from pathlib import Path
+matplotlib is an extra, imported where it is used. Every drawing is written to files,
+whose endings name the format (.svg, .png), and returned as a figure for a notebook. The
+style of the user is set aside, and equal input gives equal SVG files.
+"""
 
+import textwrap
+from typing import TYPE_CHECKING
+
+from gumbax.search import _canvas, _cell_drawing
+from gumbax.search._curve_drawing import GAP_ROWS, draw_choices, draw_curves, draw_gap
 from gumbax.search.genotype import Genotype
-from gumbax.search.space import CellSpace
 
-# Readable for the colour-blind and, by their lightness, in greyscale.
-_FAMILIES = {
-    "sep_conv": "#08306b",
-    "conv": "#2171b5",
-    "max_pool": "#b35806",
-    "avg_pool": "#d98c3f",
-    "skip": "#3f3f3f",
-}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gumbax.search.space import Space
+
+__all__ = [
+    "GAP_ROWS",
+    "draw_choices",
+    "draw_curves",
+    "draw_gap",
+    "draw_genotype",
+    "genotype_text",
+]
 
 
-def draw_cell(genotype: Genotype, space: CellSpace, paths: Sequence[Path]) -> None:
-    """Draws the cell as arcs over a line of nodes; edges without connection are left
-    out.
+def draw_genotype(genotype: Genotype, space: "Space", paths: _canvas.Paths) -> "Figure":
+    """Draws an architecture, one panel for each choice.
+
+    A chain is a row of boxes, a small cell arcs over a line of nodes. A cell with more
+    inputs, as that of DARTS, is a wiring diagram: a node has a column, an edge a row
+    that starts with a dot at its source. `none` is left out, but in a chain.
 
     Args:
-        genotype: the cell.
+        genotype: the architecture.
         space: its space.
-        paths: files to write; the ending names the format (.svg, .png).
+        paths: file or files to write; () for none.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: the genotype is not an architecture of the space.
     """
-    import matplotlib  # an extra
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     genotype.check(space)
-    gap = 3.0
-    reach = space.num_nodes - 1
-    wide, tall = gap * reach + 2.0, 0.75 * reach + 0.6
-    # The same inches for a unit of both axes: arcs keep the height that they are given.
-    figure = Figure(figsize=(0.8 * wide, 0.8 * 2 * tall))
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    for (source, target), name in zip(space.edges, genotype.operations, strict=True):
-        if name == "none":
-            continue
-        span = target - source
-        # Neighbours are joined by straight arrows, others by arcs, above and below.
-        side = 1 if (source + target) % 2 else -1
-        height = 0.0 if span == 1 else side * 0.95 * (span - 0.6)
-        _arrow(axes, gap * source, gap * target, height, name)
-    for node in range(space.num_nodes):
-        label = {0: "in", reach: "out"}.get(node, str(node))
-        axes.plot(
-            gap * node, 0, "o", markersize=34, color="white", markeredgecolor="black"
-        )
-        axes.text(gap * node, 0, label, ha="center", va="center", fontsize=12)
-    axes.set_xlim(-1.0, wide - 1.0)
-    axes.set_ylim(-tall, tall)
-    axes.set_axis_off()
-    # Without random names and the date, equal cells give equal files.
-    with matplotlib.rc_context({"svg.hashsalt": "gumbax"}):
-        for path in paths:
-            date = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(path, dpi=150, bbox_inches="tight", metadata=date)
+    with _canvas.style():
+        layouts = {
+            name: _cell_drawing.layout_of(choice, genotype.cells[name])
+            for name, choice in space.choices.items()
+        }
+        margin, title = 0.15, 0.3 if len(layouts) > 1 else 0.0
+        wide = max(layout.width for layout in layouts.values()) + 2 * margin
+        tall = sum(layout.height + title + 2 * margin for layout in layouts.values())
+        figure = _canvas.blank(wide, tall)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_xlim(0, wide)
+        axes.set_ylim(0, tall)
+        axes.set_axis_off()
+        top = tall
+        for name, layout in layouts.items():
+            if title:
+                place = (margin, top - margin)
+                axes.text(*place, name, va="top", fontsize=12, fontweight="bold")
+            top -= layout.height + title + 2 * margin
+            layout.draw(axes, margin, top + margin)
+        _canvas.save(figure, paths)
+    return figure
 
 
-def _arrow(axes, start: float, end: float, height: float, name: str) -> None:
-    from matplotlib.patches import FancyArrowPatch
-
-    family = next((key for key in _FAMILIES if name.startswith(key)), "skip")
-    colour = _FAMILIES[family]
-    bend = -2 * height / (end - start)
-    arrow = FancyArrowPatch(
-        (start, 0),
-        (end, 0),
-        connectionstyle=f"arc3,rad={bend}",
-        arrowstyle="-|>",
-        mutation_scale=18,
-        linewidth=2,
-        color=colour,
-        shrinkA=18,
-        shrinkB=18,
-        zorder=0,
-    )
-    axes.add_patch(arrow)
-    axes.text(
-        (start + end) / 2,
-        height + (0.16 if height >= 0 else -0.16),
-        name,
-        ha="center",
-        va="bottom" if height >= 0 else "top",
-        fontsize=11,
-        color=colour,
-    )
-
-
-def draw_curves(rows: Sequence[dict], path: Path) -> None:
-    """Draws loss, accuracy, temperature and entropy against the step.
+def genotype_text(genotype: Genotype, space: "Space") -> str:
+    """An architecture in plain ASCII, for terminals: the inputs of each node.
 
     Args:
-        rows: of metrics.jsonl.
-        path: PNG or SVG file to write.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # an extra
-    from matplotlib.figure import Figure
+        genotype: the architecture.
+        space: its space.
 
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 2, sharex=True).flat
-    steps = [row["step"] for row in rows]
-    pairs = [
-        ("Loss (nats)", "loss", "arch_loss"),
-        ("Accuracy", "accuracy", "arch_accuracy"),
-    ]
-    for (title, weights, arch), axes in zip(pairs, panels, strict=False):
-        axes.plot(steps, [r[weights] for r in rows], color="#2171b5", label="weights")
-        axes.plot(
-            steps,
-            [r[arch] for r in rows],
-            color="#d98c3f",
-            linestyle="--",
-            label="architecture",
-        )
-        axes.set_title(title)
-        axes.legend(title="half of the training set", frameon=False)
-    singles = [
-        ("Temperature", "temperature"),
-        ("Entropy of a choice (nats)", "entropy"),
-    ]
-    for (title, name), axes in zip(singles, panels, strict=False):
-        axes.plot(steps, [row[name] for row in rows], color="black")
-        axes.set_title(title)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("step")
-    figure.savefig(path, dpi=120)
+    Returns:
+        Lines without a newline at the end. `none` is left out, but in a chain.
+
+    Raises:
+        ValueError: the genotype is not an architecture of the space.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from gumbax.search.space import Choice
+        >>> choice = Choice(((0, 1), (0, 2), (1, 2)), ("none", "conv", "pool"))
+        >>> space = SimpleNamespace(name="mine", choices={"cell": choice})
+        >>> text = "|conv~0|+|none~0|pool~1|"
+        >>> genotype = Genotype.from_nasbench201(text, space="mine")
+        >>> print(genotype_text(genotype, space))
+        cell
+          node 1 <- conv(in)
+          out    <- pool(1)
+    """
+    genotype.check(space)
+    lines = []
+    for name, choice in space.choices.items():
+        lines.append(name)
+        edges = genotype.cells[name]
+        if _cell_drawing.is_chain(choice):
+            kept = {edge.source: edge.primitive for edge in edges}
+            layers = [kept.get(source, "none") for source, _ in choice.edges]
+            text = " -> ".join(["in", *layers, "out"])
+            lines += textwrap.wrap(
+                text, 78, initial_indent="  ", subsequent_indent="    "
+            )
+            continue
+        labels = {
+            node: _cell_drawing.node_label(choice, node)
+            for node in range(_cell_drawing.num_nodes(choice))
+        }
+        for node in range(choice.num_inputs, len(labels)):
+            inputs = [
+                f"{primitive}({labels[source]})"
+                for primitive, source, target in edges
+                if target == node and primitive != "none"
+            ]
+            label = labels[node] if labels[node] == "out" else f"node {labels[node]}"
+            lines.append(f"  {label:7}<- {' + '.join(inputs) or 'nothing'}")
+        outputs = _cell_drawing.outputs_of(choice)
+        if choice.num_inputs > 1 or len(outputs) > 1:
+            joined = ", ".join(labels[node] for node in outputs)
+            lines.append(f"  output <- nodes {joined}")
+    return "\n".join(lines)

@@ -7,19 +7,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gumbax import mixed_op, single_path
 from gumbax._relaxation import gumbel_softmax
 from gumbax.search.data import Dataset, Examples
+from gumbax.search.diagnostics import stable_hash
+from gumbax.search.edges import Operation
+from gumbax.search.evaluation import accuracy, predict, soft_weights
 from gumbax.search.genotype import Genotype
-from gumbax.search.network import Supernet
-from gumbax.search.space import CellSpace
-from gumbax.search.training import accuracy, train_from_scratch
+from gumbax.search.network import (
+    Network,
+    Supernet,
+    dense_operation,
+    path_operation,
+    recalibrate,
+)
+from gumbax.search.space import Space
+from gumbax.search.training import TrainingOptions, train_and_test
 
 NUM_DRAWS = 20
+RECALIBRATION_BATCHES = 20
+SOFT = "soft network"
+DRAWN = "straight-through network"
+ARGMAX = "argmax, inherited weights"
+RECALIBRATED = "argmax, recalibrated"
+RETRAINED = "derived, retrained"
+RANDOM = "random architectures"
+NOTES = {
+    SOFT: "weighted sum of all operations, at the last temperature",
+    DRAWN: "networks drawn from the logits",
+    ARGMAX: "the derived network, weights of the search",
+    RECALIBRATED: "the same, statistics of its own activations",
+    RETRAINED: "the same network, trained from scratch",
+    RANDOM: "same space, trained equally",
+}
 
 
 @dataclass(frozen=True)
@@ -28,82 +50,111 @@ class Row:
 
     Attributes:
         name: what was measured.
-        mean: test accuracy.
-        std: sample standard deviation, None for a single value.
-        count: number of values.
+        values: one accuracy, or several: of draws, architectures or seeds.
     """
 
     name: str
-    mean: float
-    std: float | None
-    count: int
+    values: tuple[float, ...]
 
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
 
-@dataclass(frozen=True)
-class SupernetAccuracies:
-    """Test accuracies of the searched network, in percent."""
-
-    soft: float
-    straight_through: tuple[float, ...]
-    argmax: float
-
-
-@nnx.jit(static_argnames="operation")
-def predict(
-    supernet: Supernet, images: jax.Array, weights: jax.Array, *, operation
-) -> jax.Array:
-    """Predicted classes of a supernet with these weights on its edges."""
-    return supernet(images, weights, operation).argmax(axis=-1)
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation, None for a single value."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
 
 
 def evaluate_supernet(
-    supernet: Supernet, test: Examples, key: jax.Array
-) -> SupernetAccuracies:
-    """Measures one network in the three ways of using its logits.
+    supernet: Supernet, genotype: Genotype, test: Examples, temperature, key: jax.Array
+) -> tuple[Row, ...]:
+    """Measures one searched network in the three ways of using its logits.
 
     Args:
         supernet: the searched network.
+        genotype: what is derived from it.
         test: the test set.
+        temperature: the last one of the search.
         key: of the 20 draws of the straight-through network.
 
     Returns:
-        Accuracy of the weighted sum of all operations (softmax of the logits), of each
-        drawn network, and of the most probable one.
+        Accuracy of the weighted sum of all operations, of each drawn network, and of
+        the derived one with the weights that it has in the supernet.
     """
-    logits = supernet.arch_logits[...]
+    logits = supernet.logits()
 
-    def measure(weights: jax.Array, operation) -> float:
-        predictions = predict(supernet, test.images, weights, operation=operation)
-        return accuracy(predictions, test.labels)
+    def measure(weights: Mapping[str, jax.Array], operation: Operation) -> float:
+        classes = predict(
+            supernet.network, test.inputs, weights=weights, operation=operation
+        )
+        return accuracy(classes, test.labels)
 
-    draws = [
-        gumbel_softmax(one, logits, hard=True)
-        for one in jax.random.split(key, NUM_DRAWS)
-    ]
-    most_probable = gumbel_softmax(None, logits, hard=True, gumbels=0.0)
-    return SupernetAccuracies(
-        soft=measure(jax.nn.softmax(logits), mixed_op),
-        straight_through=tuple(measure(draw, single_path) for draw in draws),
-        argmax=measure(most_probable, single_path),
+    def draw(one: jax.Array) -> dict[str, jax.Array]:
+        return {
+            name: gumbel_softmax(
+                jax.random.fold_in(one, stable_hash(name)), a, hard=True
+            )
+            for name, a in logits.items()
+        }
+
+    draws = [draw(one) for one in jax.random.split(key, NUM_DRAWS)]
+    soft = soft_weights(logits, temperature)
+    return (
+        Row(SOFT, (measure(soft, dense_operation),)),
+        Row(DRAWN, tuple(measure(weights, path_operation) for weights in draws)),
+        Row(ARGMAX, (measure(genotype.weights(supernet.space), path_operation),)),
     )
 
 
-def random_genotypes(
-    space: CellSpace, count: int, key: jax.Array
-) -> tuple[Genotype, ...]:
+def evaluate_derived(
+    derived: Network, train: Examples, test: Examples, key: jax.Array
+) -> tuple[Row, ...]:
+    """The derived network with statistics measured on batches of the training set.
+
+    Returns:
+        A row, or none where nothing is normalised over the batch.
+    """
+    norms = [m for _, m in nnx.iter_modules(derived) if isinstance(m, nnx.BatchNorm)]
+    if not norms:
+        return ()
+    size = min(256, train.size)
+    order = jax.random.permutation(key, train.size)
+    count = min(RECALIBRATION_BATCHES, train.size // size)
+    batches = [train.inputs[order[i * size : (i + 1) * size]] for i in range(count)]
+    classes = predict(recalibrate(derived, batches), test.inputs)
+    return (Row(RECALIBRATED, (accuracy(classes, test.labels),)),)
+
+
+def agrees(supernet: Supernet, derived: Network, genotype: Genotype, x) -> bool:
+    """Whether the derived network predicts what the supernet does for these choices.
+
+    Classes may differ where rounding decides: at most one in a thousand.
+    """
+    expected = predict(
+        supernet.network,
+        x,
+        weights=genotype.weights(supernet.space),
+        operation=path_operation,
+    )
+    found = predict(derived, x)
+    return float(np.mean(expected != found)) <= 1e-3
+
+
+def random_genotypes(space: Space, count: int, key: jax.Array) -> tuple[Genotype, ...]:
     """The architectures to compare with."""
     return tuple(Genotype.random(one, space) for one in jax.random.split(key, count))
 
 
 def train_all(
-    space: CellSpace,
+    space: Space,
     genotypes: Mapping[str, Genotype],
     dataset: Dataset,
+    options: TrainingOptions,
     *,
-    num_steps: int,
     seed: int,
     record: Path,
-    on_progress: Callable[[str, int], None] = lambda name, step: None,
+    on_progress: Callable[[str, int], None] = lambda name, epoch: None,
 ) -> dict[str, float]:
     """Trains networks from scratch and equally, each once.
 
@@ -111,10 +162,10 @@ def train_all(
         space: the space of the genotypes.
         genotypes: name -> architecture.
         dataset: trained on all of its training set.
-        num_steps: length of each training.
+        options: how each is trained.
         seed: of the first training; each further one takes the next number.
         record: JSON-lines file of finished trainings. What it holds is not done again.
-        on_progress: called with the name and the number of steps done.
+        on_progress: called with the name and the number of epochs done.
 
     Returns:
         name -> test accuracy in percent.
@@ -122,25 +173,20 @@ def train_all(
     done = {row["name"]: row for row in read_lines(record)}
     results = {}
     for i, (name, genotype) in enumerate(genotypes.items()):
-        if name in done and done[name]["operations"] == list(genotype.operations):
+        text = str(genotype)
+        if name in done and done[name]["genotype"] == text:
             results[name] = done[name]["test_accuracy"]
-            on_progress(name, num_steps)
+            on_progress(name, options.num_epochs)
             continue
-        trained = train_from_scratch(
+        results[name] = train_and_test(
             space,
             genotype,
-            dataset.train,
-            dataset.test,
-            num_steps=num_steps,
+            dataset,
+            options,
             seed=seed + i,
-            on_progress=functools.partial(on_progress, name),
+            on_epoch=functools.partial(on_progress, name),
         )
-        results[name] = trained.test_accuracy
-        row = {
-            "name": name,
-            "operations": list(genotype.operations),
-            "test_accuracy": trained.test_accuracy,
-        }
+        row = {"name": name, "genotype": text, "test_accuracy": results[name]}
         with record.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     return results
@@ -159,56 +205,51 @@ def read_lines(path: Path) -> list[dict]:
     return rows
 
 
-def make_rows(
-    searched: SupernetAccuracies, retrained: float, others: Sequence[float]
-) -> tuple[Row, ...]:
-    """The lines of the gap report."""
+def over_seeds(reports: Sequence[Sequence[Row]]) -> tuple[Row, ...]:
+    """One report of several runs: for each line the means of the runs.
 
-    def several(name: str, values: Sequence[float]) -> Row:
-        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return Row(name=name, mean=float(np.mean(values)), std=std, count=len(values))
-
-    rows = [
-        Row(name="soft network", mean=searched.soft, std=None, count=1),
-        several("straight-through network", searched.straight_through),
-        Row(name="argmax, inherited weights", mean=searched.argmax, std=None, count=1),
-        Row(name="derived, retrained", mean=retrained, std=None, count=1),
-    ]
-    if others:
-        rows.append(several("random architectures", others))
+    The random architectures of all runs are put together.
+    """
+    names = [row.name for row in reports[0]]
+    rows = []
+    for name in names:
+        found = [row for report in reports for row in report if row.name == name]
+        if name == RANDOM:
+            values = tuple(value for row in found for value in row.values)
+        else:
+            values = tuple(row.mean for row in found)
+        rows.append(Row(name, values))
     return tuple(rows)
 
 
 def format_table(rows: Sequence[Row], title: str) -> str:
     """The report as text."""
-    notes = {
-        "soft network": "softmax-weighted sum of all operations",
-        "straight-through network": "networks drawn from the logits",
-        "argmax, inherited weights": "most probable network, weights of the search",
-        "derived, retrained": "the same network, trained from scratch",
-        "random architectures": "same space, trained equally",
-    }
     lines = [title, ""]
     for row in rows:
         spread = "" if row.std is None else f" ± {row.std:.2f}"
         number = f"{row.mean:6.2f} %{spread}"
-        count = f" ({row.count})" if row.count > 1 else ""
-        lines.append(f"  {row.name:<26}{number:<18}{notes[row.name]}{count}")
-    by_name = {row.name: row.mean for row in rows}
-    kept = by_name["argmax, inherited weights"]
+        count = f" ({len(row.values)})" if len(row.values) > 1 else ""
+        lines.append(f"  {row.name:<26}{number:<18}{NOTES[row.name]}{count}")
     lines += ["", "  discretisation gap (as searched minus argmax, in points)"]
-    for name in ("soft network", "straight-through network"):
-        lines.append(f"  {name:<26}{by_name[name] - kept:+6.2f}")
+    for name, gap in gaps(rows).items():
+        lines.append(f"  {name:<26}{gap:+6.2f}")
     return "\n".join(lines) + "\n"
 
 
-def check_derived(
-    supernet: Supernet, derived: nnx.Module, genotype: Genotype, images: jax.Array
-) -> bool:
-    """Whether the derived network predicts what the supernet's argmax does."""
-    weights = jax.nn.one_hot(
-        jnp.asarray(genotype.indices(supernet.space)), len(supernet.space.primitives)
-    )
-    expected = predict(supernet, images, weights, operation=single_path)
-    found = nnx.jit(lambda network, x: network(x).argmax(axis=-1))(derived, images)
-    return bool(jnp.array_equal(expected, found))
+def gaps(rows: Sequence[Row]) -> dict[str, float]:
+    """Points lost between what was searched, in its two readings, and what is kept."""
+    by_name = {row.name: row.mean for row in rows}
+    return {name: by_name[name] - by_name[ARGMAX] for name in (SOFT, DRAWN)}
+
+
+def to_json(rows: Sequence[Row]) -> list[dict]:
+    """Rows for report.json."""
+    return [
+        {"name": row.name, "mean": row.mean, "std": row.std, "values": list(row.values)}
+        for row in rows
+    ]
+
+
+def from_json(rows: Sequence[Mapping]) -> tuple[Row, ...]:
+    """Undoes `to_json`."""
+    return tuple(Row(str(r["name"]), tuple(map(float, r["values"]))) for r in rows)

@@ -1,299 +1,317 @@
 """One run in one folder: search, derivation, report; whatever stops it, it resumes."""
 
 import contextlib
-import hashlib
 import json
-import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
 
 import jax
+import numpy as np
 
-import gumbax
-from gumbax.search import data, plots, report
+from gumbax.search import datasets, folder, plots, report
 from gumbax.search.checkpoint import Checkpoints
+from gumbax.search.data import Dataset
+from gumbax.search.diagnostics import probabilities
 from gumbax.search.errors import SearchError, search_error
-from gumbax.search.fit import Search, fit
+from gumbax.search.fit import Search, SearchState, fit
 from gumbax.search.genotype import Genotype
-from gumbax.search.methods import METHODS
-from gumbax.search.network import derive
-from gumbax.search.space import SMALL_IMAGES
+from gumbax.search.network import Network, derive
+from gumbax.search.options import Options
+from gumbax.search.progress import Progress, Silent
+from gumbax.search.report import Row
+from gumbax.search.space import Space
 
-STEPS_PER_CHECKPOINT = 100
-
-
-@dataclass(frozen=True)
-class Options:
-    """What decides the result of a run.
-
-    Attributes:
-        dataset: name of the data set.
-        method: name of the search method.
-        seed: of everything random.
-        steps: steps of the search.
-        train_steps: steps of every training from scratch.
-        random_architectures: how many to compare with.
-    """
-
-    dataset: str
-    method: str = "gumbel"
-    seed: int = 0
-    steps: int = 1500
-    train_steps: int = 1000
-    random_architectures: int = 5
-
-    @property
-    def run_id(self) -> str:
-        """A name for the run, equal for equal options."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def check(self) -> None:
-        """Raises SearchError for a value that no run can have."""
-        if self.dataset not in data.DATASETS:
-            data.load(self.dataset)
-        if self.method not in METHODS:
-            raise search_error(
-                "--method",
-                "be a known method",
-                repr(self.method),
-                f"Known: {', '.join(METHODS)}.",
-            )
-        ranges = {
-            "--steps": (self.steps, 1, "Pass a number of steps."),
-            "--train-steps": (self.train_steps, 1, "Pass a number of steps."),
-            "--random-architectures": (
-                self.random_architectures,
-                0,
-                "Pass 0 to compare with none.",
-            ),
-            "--seed": (self.seed, 0, "Pass a non-negative integer."),
-        }
-        for name, (value, least, cure) in ranges.items():
-            if not least <= value < 2**31:
-                raise search_error(name, f"be from {least} to 2**31 - 1", value, cure)
+SECONDS_PER_CHECKPOINT = 5.0
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+CHOICES = "choices.jsonl"
+GENOTYPE = "genotype.json"
+REPORT = "report.json"
 
 
-class Progress(Protocol):
-    """Where a run tells how far it is."""
-
-    def phase(self, name: str, total: int) -> contextlib.AbstractContextManager[Any]:
-        """Yields a function (steps done, metrics by name)."""
-
-    def say(self, text: str) -> None:
-        """Shows a line."""
+def load_data(options: Options) -> Dataset:
+    """The data set of a run."""
+    return datasets.load(options.dataset, label=options.label, limit=options.limit)
 
 
-class Silent:
-    """Tells nothing."""
-
-    @contextlib.contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Any]:
-        """Yields a function that does nothing."""
-        del name, total
-        yield lambda done, **metrics: None
-
-    def say(self, text: str) -> None:
-        """Shows nothing."""
-
-
-def start(out: Path, given: dict[str, Any], *, resume: bool) -> Options:
-    """Opens the folder of a run, or refuses to touch what is in it.
-
-    Args:
-        out: the folder.
-        given: the options that the user named; others take their defaults, or those of
-            the run that is resumed.
-        resume: go on with the run that is there.
-
-    Returns:
-        The options of the run, written to run.json.
+def make_search(options: Options, dataset: Dataset) -> Search:
+    """The search of a run.
 
     Raises:
-        SearchError: an option is out of range or would change the resumed run, or the
-            folder holds something else.
+        SearchError: the space does not fit the data.
     """
-    record = out / "run.json"
-    if out.exists() and not out.is_dir():
-        raise search_error("--out", "be a folder", f"the file {out}", "Name another.")
-    if resume:
-        if not record.exists():
-            raise search_error(
-                "--resume",
-                "find a run in --out",
-                f"no run.json in {out}",
-                "Leave out --resume to start a run there.",
-            )
-        options = _read_options(record)
-        for name, value in given.items():
-            if getattr(options, name) != value:
-                option = name.replace("_", "-")
-                raise search_error(
-                    option if name == "dataset" else f"--{option}",
-                    "be left as it was when a run is resumed",
-                    f"{value!r}, the run has {getattr(options, name)!r}",
-                    "Leave it out, or start another run with another --out.",
-                )
-        options.check()
-        return options
-    if out.exists() and any(out.iterdir()):
-        held = "another run" if record.exists() else "other files"
-        cure = "Pass --resume to go on with it, or another --out."
-        raise search_error(
-            "--out",
-            "be a new or empty folder",
-            f"{out}, which holds {held}",
-            cure if record.exists() else "Pass another --out.",
-        )
-    options = Options(**given)
-    options.check()
-    out.mkdir(parents=True, exist_ok=True)
-    versions = {"gumbax": gumbax.__version__, "jax": jax.__version__}
-    content = {"options": asdict(options), "versions": versions}
-    _write(record, json.dumps(content, indent=2) + "\n")
-    return options
-
-
-def _read_options(record: Path) -> Options:
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))["options"]
-        options = Options(**content)
-        for field in fields(Options):
-            if type(getattr(options, field.name)) is not field.type:
-                raise TypeError(f"{field.name} is not {field.type}")
-        return options
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise search_error(
-            "--resume",
-            "find the options of the run in run.json",
-            f"{record}, which cannot be read ({error})",
-            "Restore the file, or start another run with another --out.",
-        ) from error
+    return Search(
+        options.make_space(dataset),
+        options.make_method(),
+        dataset.train,
+        num_classes=dataset.num_classes,
+        num_epochs=options.search_epochs(dataset),
+        batch_size=options.batch_size,
+        seed=options.seed,
+        augmentation=options.augmentation(cutout=False),
+    )
 
 
 def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     """Searches, derives, retrains and reports, from wherever the folder stands.
 
     Args:
-        out: folder that `start` has opened.
-        options: what `start` returned.
+        out: folder that `folder.start` has opened.
+        options: what it returned.
         progress: where to show how far it is.
 
     Returns:
-        The gap report as text. The folder holds run.json, metrics.jsonl, checkpoints,
-        genotype.json, cell.svg, cell.png, curves.png, trainings.jsonl, report.json and
-        report.txt.
+        The gap report as text. The folder holds run.json, metrics.jsonl, choices.jsonl,
+        checkpoints, genotype.json, trainings.jsonl, report.json, report.txt and the
+        pictures of `draw`.
 
     Raises:
-        SearchError: a checkpoint cannot be used, or the loss is not finite.
+        SearchError: the data or a checkpoint cannot be used, or the loss is not finite.
     """
     progress = progress or Silent()
-    dataset = data.load(options.dataset)
-    space = replace(SMALL_IMAGES, num_classes=dataset.num_classes)
-    search = Search(
-        space,
-        METHODS[options.method],
-        dataset.train,
-        num_steps=options.steps,
-        seed=options.seed,
-    )
-    state, rows = _search(out, options, search, progress)
+    dataset = load_data(options)
+    search = make_search(options, dataset)
+    state = _search(out, options, search, progress)
+    genotype = search.method.genotype(state.arch, search.space)
+    folder.write(out / GENOTYPE, genotype.to_json())
+    progress.say(plots.genotype_text(genotype, search.space))
 
     supernet = search.supernet(state)
-    genotype = Genotype.most_probable(supernet.arch_logits[...], space)
-    _write(out / "genotype.json", genotype.to_json())
-    plots.draw_cell(genotype, space, [out / "cell.svg", out / "cell.png"])
-    plots.draw_curves(rows, out / "curves.png")
-    progress.say(f"cell  {genotype}")
     derived = derive(supernet, genotype)
-    if not report.check_derived(supernet, derived, genotype, dataset.test.images):
+    if not report.agrees(supernet, derived, genotype, dataset.test.inputs):
         raise SearchError(
-            "The derived network does not predict what the supernet's most probable "
-            "path does: this is a fault of gumbax, please report it."
+            "The derived network does not predict what the supernet does for these "
+            "choices: this is a fault of gumbax, please report it."
         )
-
-    draw_key = jax.random.fold_in(jax.random.key(options.seed), options.steps)
-    searched = report.evaluate_supernet(supernet, dataset.test, draw_key)
-    others = report.random_genotypes(
-        space, options.random_architectures, jax.random.fold_in(draw_key, 1)
+    draw_key, calibration_key, random_key = jax.random.split(
+        jax.random.fold_in(jax.random.key(options.seed), 2), 3
     )
+    temperature = search.temperature(search.num_steps)
+    rows = report.evaluate_supernet(
+        supernet, genotype, dataset.test, temperature, draw_key
+    )
+    rows += report.evaluate_derived(
+        derived, dataset.train, dataset.test, calibration_key
+    )
+    rows += _trainings(
+        out, options, search.space, genotype, dataset, random_key, progress
+    )
+    title = (
+        f"Gap report: {dataset.name}, {search.space.name}, method {options.method}, "
+        f"seed {options.seed}, {search.num_epochs} epochs of search, "
+        f"{options.training(dataset).num_epochs} of training; accuracy on "
+        f"{dataset.test.size} test images"
+    )
+    text = report.format_table(rows, title)
+    content = {
+        "options": asdict(options),
+        "space": search.space.name,
+        "genotype": str(genotype),
+        "title": title,
+        "rows": report.to_json(rows),
+    }
+    folder.write(out / REPORT, json.dumps(content, indent=2) + "\n")
+    folder.write(out / "report.txt", text)
+    draw(out, search.space)
+    return text
+
+
+def _trainings(
+    out: Path,
+    options: Options,
+    space: Space,
+    genotype: Genotype,
+    dataset: Dataset,
+    key: jax.Array,
+    progress: Progress,
+) -> tuple[Row, ...]:
+    """Trains the derived architecture and random ones, equally."""
+    others = report.random_genotypes(space, options.random_architectures, key)
     named = {"derived": genotype} | {f"random {i + 1}": g for i, g in enumerate(others)}
-    total = len(named) * options.train_steps
+    training = options.training(dataset)
+    order = list(named)
+    total = len(named) * training.num_epochs
     with progress.phase("train from scratch", total) as advance:
-        order = list(named)
         results = report.train_all(
             space,
             named,
             dataset,
-            num_steps=options.train_steps,
+            training,
             seed=options.seed,
             record=out / "trainings.jsonl",
-            on_progress=lambda name, step: advance(
-                order.index(name) * options.train_steps + step, network=name
+            on_progress=lambda name, epoch: advance(
+                order.index(name) * training.num_epochs + epoch, network=name
             ),
         )
-    lines = report.make_rows(
-        searched, results["derived"], [results[name] for name in order[1:]]
-    )
-    title = (
-        f"Gap report: {options.dataset}, method {options.method}, seed {options.seed}, "
-        f"{options.steps} steps of search, {options.train_steps} of training; "
-        f"accuracy on {dataset.test.size} test images"
-    )
-    text = report.format_table(lines, title)
-    content = {
-        "options": asdict(options),
-        "genotype": str(genotype),
-        "rows": [asdict(row) for row in lines],
-    }
-    _write(out / "report.json", json.dumps(content, indent=2) + "\n")
-    _write(out / "report.txt", text)
+    rows: tuple[Row, ...] = (Row(report.RETRAINED, (results["derived"],)),)
+    if others:
+        rows += (Row(report.RANDOM, tuple(results[name] for name in order[1:])),)
+    return rows
+
+
+def _search(
+    out: Path, options: Options, search: Search, progress: Progress
+) -> SearchState:
+    """Runs or resumes the search; returns its last state."""
+    checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
+    state = search.init()
+    first = 0
+    with contextlib.closing(checkpoints):
+        restored = checkpoints.restore(state)
+        if restored is not None:
+            first, state = restored
+            progress.say(f"resumed from epoch {first}")
+        paths = (out / METRICS, out / CHOICES)
+        rows, _ = (_keep_lines(path, first) for path in paths)
+        seconds = rows[-1]["seconds"] if rows else 0.0
+        began = saved = time.perf_counter()
+        with (
+            paths[0].open("a", encoding="utf-8") as metrics_file,
+            paths[1].open("a", encoding="utf-8") as choices_file,
+            progress.phase(f"search ({options.method})", search.num_epochs) as advance,
+        ):
+            if first:
+                advance(first)
+
+            def on_epoch(state: SearchState, row: dict[str, float]) -> None:
+                nonlocal saved
+                now = time.perf_counter()
+                epoch = int(row["epoch"])
+                chosen = {
+                    name: np.round(np.asarray(p, np.float64), 6).tolist()
+                    for name, p in probabilities(state.arch).items()
+                }
+                row = row | {"seconds": round(seconds + now - began, 3)}
+                _append(metrics_file, row)
+                _append(choices_file, {"epoch": epoch, "probabilities": chosen})
+                last = epoch == search.num_epochs
+                if last or now - saved >= SECONDS_PER_CHECKPOINT:
+                    checkpoints.save(epoch, state)
+                    saved = now
+                shown = ("loss", "accuracy", "argmax_accuracy", "temperature")
+                advance(epoch, **{name: row[name] for name in shown})
+
+            return fit(search, state, on_epoch)
+
+
+def _append(file, row: dict) -> None:
+    file.write(json.dumps(row) + "\n")
+    file.flush()
+
+
+def _keep_lines(path: Path, last_epoch: int) -> list[dict]:
+    """Drops what was written after the checkpoint, or cut off."""
+    rows = [row for row in report.read_lines(path) if row["epoch"] <= last_epoch]
+    folder.write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def draw(out: Path, space: Space) -> None:
+    """Draws what a folder holds: cell, curves, choices and gap, as SVG and PNG."""
+
+    def both(name: str) -> list[Path]:
+        return [out / f"{name}.svg", out / f"{name}.png"]
+
+    if (out / GENOTYPE).exists():
+        plots.draw_genotype(Genotype.load(out / GENOTYPE), space, both("cell"))
+    rows = report.read_lines(out / METRICS)
+    if rows:
+        plots.draw_curves(rows, both("curves"))
+    epochs = report.read_lines(out / CHOICES)
+    if epochs:
+        history = {
+            name: np.asarray([row["probabilities"][name] for row in epochs])
+            for name in space.choices
+        }
+        plots.draw_choices(history, space, both("choices"))
+    if (out / REPORT).exists():
+        method, found = read_report(out)
+        plots.draw_gap({method: _for_plot(found)}, both("gap"))
+
+
+def read_report(out: Path) -> tuple[str, tuple[Row, ...]]:
+    """Method and rows of a finished run.
+
+    Raises:
+        SearchError: there is no report, or it cannot be read.
+    """
+    path = out / REPORT
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return str(content["options"]["method"]), report.from_json(content["rows"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise search_error(
+            "run",
+            "be the folder of a finished search",
+            f"{path}, which cannot be read ({error})",
+            "Finish it: `gumbax search --resume --out` and the folder.",
+        ) from error
+
+
+def _for_plot(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
+    return {row.name: (row.mean, row.std) for row in rows}
+
+
+def compare(folders: Sequence[Path], out: Path | None = None) -> str:
+    """The report of several runs: means over the seeds, method by method.
+
+    Args:
+        folders: of finished runs.
+        out: where the figure (gap.svg, gap.png) and the tables (gap.txt) go.
+
+    Returns:
+        One table for each method.
+
+    Raises:
+        SearchError: a folder has no report.
+    """
+    by_method: dict[str, list[tuple[Row, ...]]] = {}
+    for one in folders:
+        method, rows = read_report(one)
+        by_method.setdefault(method, []).append(rows)
+    tables, figure = [], {}
+    for method, reports in by_method.items():
+        together = report.over_seeds(reports)
+        runs = "1 run" if len(reports) == 1 else f"{len(reports)} runs"
+        tables.append(report.format_table(together, f"Method {method}, {runs}"))
+        figure[method] = _for_plot(together)
+    text = "\n".join(tables)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        folder.write(out / "gap.txt", text)
+        plots.draw_gap(figure, [out / "gap.svg", out / "gap.png"])
     return text
 
 
-def _search(out: Path, options: Options, search: Search, progress: Progress):
-    """Runs or resumes the search; returns its last state and the rows of metrics."""
-    checkpoints = Checkpoints(out / "checkpoints", options.run_id)
-    state = search.init()
-    restored = checkpoints.restore(state)
-    first = 0
-    if restored is not None:
-        first, state = restored
-        progress.say(f"resumed from step {first}")
-    path = out / "metrics.jsonl"
-    rows = [row for row in report.read_lines(path) if row["step"] <= first]
-    _write(path, "".join(json.dumps(row) + "\n" for row in rows))
-    seconds = rows[-1]["seconds"] if rows else 0.0
-    began = time.perf_counter()
-    with (
-        path.open("a", encoding="utf-8") as file,
-        contextlib.closing(checkpoints),
-        progress.phase(f"search ({options.method})", options.steps) as advance,
-    ):
-        if first:
-            advance(first)
+def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
+    """Derives from the last checkpoint of a run.
 
-        def on_advance(state, metrics: dict[str, float]) -> None:
-            elapsed = round(seconds + time.perf_counter() - began, 3)
-            row = metrics | {"seconds": elapsed}
-            rows.append(row)
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            step = int(metrics["step"])
-            if step % STEPS_PER_CHECKPOINT == 0 or step == options.steps:
-                checkpoints.save(step, state)
-            shown = ("loss", "accuracy", "temperature", "entropy")
-            advance(step, **{name: metrics[name] for name in shown})
+    Args:
+        out: folder of the run.
+        rule: a rule of `gumbax.search.derive_rules`; the method's own if None.
 
-        state = fit(search, state, on_advance)
-    return state, rows
+    Returns:
+        The search, the genotype, and the network with the weights of the search.
 
-
-def _write(path: Path, text: str) -> None:
-    """Replaces a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    Raises:
+        SearchError: the folder has no run or no checkpoint.
+    """
+    options, _ = folder.read(out / folder.RECORD)
+    dataset = load_data(options)
+    search = make_search(options, dataset)
+    checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
+    with contextlib.closing(checkpoints):
+        restored = checkpoints.restore(search.init())
+    if restored is None:
+        raise search_error(
+            "run",
+            "have a checkpoint",
+            f"none in {out / CHECKPOINTS}",
+            "Search first: `gumbax search --resume --out` and the folder.",
+        )
+    _, state = restored
+    make = search.method.genotype if rule is None else rule
+    genotype = make(state.arch, search.space)
+    return search, genotype, derive(search.supernet(state), genotype)

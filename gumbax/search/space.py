@@ -1,90 +1,131 @@
-"""What can be chosen: a cell of nodes and edges, and the network around it."""
+"""What can be chosen: sets of edges with architecture logits, and the network around.
 
-import itertools
+A space is a record that knows its choices, its size, and how to build its network. The
+network is written once: built with all candidates of each edge it is the supernet, with
+the kept ones alone the derived network (`gumbax.search.edges`).
+"""
+
+import abc
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from flax import nnx
 
 from gumbax import _checks
-from gumbax.search.primitives import CHANNELS_IN_GROUP, PRIMITIVES
+from gumbax.search.edges import MakeEdges
+from gumbax.search.layers import Layers
+
+# (channels, stride=..., layers=..., rngs=...) -> module
+Primitive = Callable[..., nnx.Module]
 
 
 @dataclass(frozen=True)
-class CellSpace:
-    """A cell in which every node is the sum of one primitive of each node before it.
-
-    Node 0 is the cell's input and the last node its output, the topology of
-    NAS-Bench-201. The network is a stem, `cells_per_stage` cells, a stride-2
-    convolution that doubles the channels, as many cells again, and a linear head on the
-    mean of the image. All cells are alike: one choice for each edge.
+class Choice:
+    """One set of architecture logits [E, K]: E edges that choose among K primitives.
 
     Attributes:
-        name: the space's name, saved with every genotype.
-        num_nodes: nodes of the cell, >= 2.
-        primitives: names of the operations on an edge, keys of `PRIMITIVES`.
-        channels: channels of the first stage, a multiple of 4.
-        cells_per_stage: cells in each of the two stages.
-        num_classes: outputs of the head.
-
-    Raises:
-        ValueError: a field is out of its range, or a primitive is not known.
+        edges: (source, target) of each edge, by target, then by source.
+        primitives: names of the operations on an edge.
+        num_inputs: nodes 0 to num_inputs - 1 are the inputs of the cell.
+        outputs: the nodes that make its output.
 
     Example:
-        >>> space = CellSpace(name="small", primitives=("none", "conv_3x3"))
-        >>> space.num_edges, space.num_architectures
-        (6, 64)
+        >>> choice = Choice(edges=((0, 1), (0, 2), (1, 2)), primitives=("none", "conv"))
+        >>> choice.shape
+        (3, 2)
+    """
 
-    References:
-        Dong, Yang, 2020 (NAS-Bench-201). https://arxiv.org/abs/2001.00326
+    edges: tuple[tuple[int, int], ...]
+    primitives: tuple[str, ...]
+    num_inputs: int = 1
+    outputs: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the logits, [E, K]."""
+        return len(self.edges), len(self.primitives)
+
+
+class Space(abc.ABC):
+    """What every space has.
+
+    Attributes:
+        name: saved with every genotype.
+        norm: normalisation of the network, "batch" or "group".
+        inputs_per_node: how many edges a derived node keeps; None for all.
     """
 
     name: str
-    primitives: tuple[str, ...]
-    num_nodes: int = 4
-    channels: int = 16
-    cells_per_stage: int = 1
-    num_classes: int = 10
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.primitives if name not in PRIMITIVES]
-        if unknown or not self.primitives:
-            raise ValueError(
-                _checks.message(
-                    "CellSpace",
-                    "primitives",
-                    "be names of known primitives",
-                    f"{unknown or 'none'}",
-                    f"Known: {', '.join(PRIMITIVES)}.",
-                )
-            )
-        ranges = {
-            "num_nodes": (self.num_nodes >= 2, "be at least 2"),
-            "channels": (
-                self.channels > 0 and self.channels % CHANNELS_IN_GROUP == 0,
-                f"be a multiple of {CHANNELS_IN_GROUP}",
-            ),
-            "cells_per_stage": (self.cells_per_stage >= 1, "be at least 1"),
-            "num_classes": (self.num_classes >= 2, "be at least 2"),
-        }
-        for field, (fits, must) in ranges.items():
-            if not fits:
-                raise ValueError(
-                    _checks.message(
-                        "CellSpace", field, must, getattr(self, field), "Change it."
-                    )
-                )
+    norm: str = "batch"
+    inputs_per_node: int | None = None
 
     @property
-    def edges(self) -> tuple[tuple[int, int], ...]:
-        """(from, to) of every edge, by target and then by source."""
-        pairs = itertools.combinations(range(self.num_nodes), 2)
-        return tuple(sorted(pairs, key=lambda edge: (edge[1], edge[0])))
+    @abc.abstractmethod
+    def choices(self) -> Mapping[str, Choice]:
+        """The sets of logits, by name."""
 
-    @property
-    def num_edges(self) -> int:
-        return len(self.edges)
+    @abc.abstractmethod
+    def build(
+        self,
+        make_edges: MakeEdges,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        layers: Layers,
+        rngs: nnx.Rngs,
+        auxiliary: bool = False,
+    ) -> nnx.Module:
+        """The network, a module of (x, context) -> class scores [batch, classes].
+
+        Args:
+            make_edges: makes the module of a group of edges of equal shape.
+            input_shape: of one example, [H, W, C] or [D].
+            num_classes: outputs.
+            layers: how layers are made.
+            rngs: for the initial weights.
+            auxiliary: with an auxiliary head, where the space has one: the network
+                then returns a pair of class scores in training.
+        """
 
     @property
     def num_architectures(self) -> int:
-        return len(self.primitives) ** self.num_edges
+        """The number of genotypes that can be derived."""
+        total = 1
+        for choice in self.choices.values():
+            num_edges, num_primitives = choice.shape
+            if self.inputs_per_node is None:
+                total *= num_primitives**num_edges
+                continue
+            usable = num_primitives - ("none" in choice.primitives)
+            for node in sorted({target for _, target in choice.edges}):
+                num_inputs = sum(target == node for _, target in choice.edges)
+                total *= math.comb(num_inputs, self.inputs_per_node)
+                total *= usable**self.inputs_per_node
+        return total
 
 
-SMALL_IMAGES = CellSpace(name="small_images", primitives=tuple(PRIMITIVES))
+def check_primitives(space: str, names: Any, known: Mapping[str, Primitive]) -> None:
+    """Raises ValueError unless these are names of known primitives."""
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            _checks.message(
+                space,
+                "primitives",
+                "be names of known primitives",
+                f"{unknown or 'none'}",
+                f"Known: {', '.join(known)}. A mapping from names to your own "
+                "(channels, *, stride, layers, rngs) -> module is as good.",
+            )
+        )
+
+
+def check_ranges(space: str, ranges: Mapping[str, tuple[object, bool, str]]) -> None:
+    """Raises ValueError for the first field: (value, fits, must) that does not fit."""
+    for field, (value, fits, must) in ranges.items():
+        if not fits:
+            raise ValueError(
+                _checks.message(space, field, must, value, "Change that field.")
+            )

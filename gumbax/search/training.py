@@ -1,107 +1,247 @@
-"""What the search and the training of one network have in common."""
+"""Training of one architecture from scratch, with the published options."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
+from gumbax._records import pytree
 from gumbax.search import data
-from gumbax.search.data import Examples
+from gumbax.search.augment import Augmentation
+from gumbax.search.data import Dataset, Examples
+from gumbax.search.edges import Context
+from gumbax.search.errors import SearchError
+from gumbax.search.evaluation import accuracy, loss_and_accuracy, predict
 from gumbax.search.genotype import Genotype
-from gumbax.search.network import DerivedNetwork
-from gumbax.search.space import CellSpace
+from gumbax.search.network import Network, new_network
+from gumbax.search.optimizers import AdamW, Sgd
+from gumbax.search.space import Space
 
 PyTree = Any
-BATCH_SIZE = 64
-LEARNING_RATE = 3e-3
-STEPS_PER_CALL = 20
-
-
-def weight_optimizer(num_steps: int) -> optax.GradientTransformation:
-    """Adam with decoupled decay and a cosine schedule, gradients clipped to norm 5."""
-    schedule = optax.cosine_decay_schedule(LEARNING_RATE, num_steps)
-    return optax.chain(
-        optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=1e-4)
-    )
-
-
-def loss_and_accuracy(
-    class_scores: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Mean cross entropy and accuracy of a batch."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(class_scores, labels)
-    return losses.mean(), jnp.mean(class_scores.argmax(axis=-1) == labels)
-
-
-def accuracy(predictions: jax.Array, labels: jax.Array) -> float:
-    """Share of right predictions, in percent."""
-    return 100 * float(jnp.mean(predictions == labels))
+_WEIGHTS = AdamW()
 
 
 @dataclass(frozen=True)
-class TrainedNetwork:
-    """A network trained from scratch, and its accuracy on the test set in percent."""
+class TrainingOptions:
+    """How one network is trained.
 
-    network: DerivedNetwork
-    test_accuracy: float
+    Attributes:
+        num_epochs: length; an incomplete batch at the end of an epoch is dropped.
+        batch_size: examples in a step.
+        optimizer: of the weights.
+        augmentation: of the images of a step; None for none.
+        drop_path: probability at the end of training that an operation is left out
+            for an example; it grows linearly by the epoch. DARTS: 0.2.
+        auxiliary: weight of the loss of an auxiliary head, where the space has one;
+            0 for no such head. DARTS: 0.4.
+    """
+
+    num_epochs: int
+    batch_size: int = 64
+    optimizer: AdamW | Sgd = _WEIGHTS
+    augmentation: Augmentation | None = None
+    drop_path: float = 0.0
+    auxiliary: float = 0.0
 
 
-def train_from_scratch(
-    space: CellSpace,
+@pytree
+class TrainingState:
+    """All that changes; the order of the examples follows from (seed, step)."""
+
+    step: jax.Array
+    weights: PyTree
+    rest: PyTree
+    opt: PyTree
+
+
+class Training:
+    """The training of one architecture: initial state and jitted epochs.
+
+    Batch normalisation tracks its statistics, and `network` evaluates with them.
+
+    Args:
+        space: the space of the genotype; may be wider or deeper than in the search.
+        genotype: the architecture.
+        train: training examples.
+        num_classes: of the labels.
+        options: how.
+        seed: of the initial weights, the order of the examples and the draws.
+
+    Raises:
+        ValueError: the genotype is of another space.
+
+    References:
+        Liu, Simonyan, Yang, 2019 (DARTS), Sec. 3.2. https://arxiv.org/abs/1806.09055
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        genotype: Genotype,
+        train: Examples,
+        *,
+        num_classes: int,
+        options: TrainingOptions,
+        seed: int,
+    ):
+        self.options = options
+        self.train = train
+        init_key, self.key = jax.random.split(jax.random.key(seed))
+        network = new_network(
+            space,
+            genotype,
+            train.inputs.shape[1:],
+            num_classes,
+            rngs=nnx.Rngs(init_key),
+            auxiliary=options.auxiliary > 0,
+        )
+        split: tuple[Any, ...] = nnx.split(network, nnx.Param, ...)
+        self._graphdef, self._weights, self._rest = split
+        self._batch_size = min(options.batch_size, train.size)
+        self.steps_per_epoch = train.size // self._batch_size
+        self._optimizer = options.optimizer.make(
+            options.num_epochs, self.steps_per_epoch
+        )
+
+    def init(self) -> TrainingState:
+        """The state before the first step."""
+        return TrainingState(
+            step=jnp.zeros((), jnp.int32),
+            weights=self._weights,
+            rest=self._rest,
+            opt=self._optimizer.init(self._weights),
+        )
+
+    def network(self, state: TrainingState) -> Network:
+        """The network of a state, in evaluation mode."""
+        network = nnx.merge(self._graphdef, state.weights, state.rest, copy=True)
+        network.eval()
+        return network
+
+    def epoch(self, state: TrainingState) -> tuple[TrainingState, jax.Array]:
+        """Runs one epoch; returns the new state and the mean loss."""
+        return self._epoch(state, self.train)
+
+    @functools.cached_property
+    def _epoch(self):
+        @jax.jit
+        def epoch(state, train):
+            number = state.step // self.steps_per_epoch
+            order_key = jax.random.fold_in(self.key, 0)
+            rows = data.epoch_order(order_key, number, train.size, self._batch_size)
+            share = number / max(self.options.num_epochs, 1)
+
+            def step(state, row):
+                batch = Examples(inputs=train.inputs[row], labels=train.labels[row])
+                return self._step(state, batch, share)
+
+            state, losses = jax.lax.scan(step, state, rows)
+            return state, jnp.mean(losses)
+
+        return epoch
+
+    def _step(self, state, batch, share):
+        key = jax.random.fold_in(jax.random.fold_in(self.key, 1), state.step)
+        augment_key, drop_key = jax.random.split(key)
+        x = batch.inputs
+        if self.options.augmentation is not None:
+            x = self.options.augmentation(augment_key, x)
+        context = Context(
+            key=drop_key,
+            drop_path=self.options.drop_path * share
+            if self.options.drop_path
+            else None,
+            training=True,
+        )
+
+        def loss(weights):
+            network = nnx.merge(self._graphdef, weights, state.rest, copy=True)
+            scores = network(x, context)
+            split: tuple[Any, ...] = nnx.split(network, nnx.Param, ...)
+            rest = split[2]
+            if isinstance(scores, tuple):
+                scores, extra = scores
+                beside, _ = loss_and_accuracy(extra, batch.labels)
+                value, _ = loss_and_accuracy(scores, batch.labels)
+                return value + self.options.auxiliary * beside, rest
+            return loss_and_accuracy(scores, batch.labels)[0], rest
+
+        (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
+        updates, opt = self._optimizer.update(gradient, state.opt, state.weights)
+        weights = optax.apply_updates(state.weights, updates)
+        new = TrainingState(step=state.step + 1, weights=weights, rest=rest, opt=opt)
+        return new, value
+
+
+def train(
+    training: Training,
+    state: TrainingState | None = None,
+    on_epoch: Callable[[TrainingState, dict[str, float]], None] = lambda s, row: None,
+) -> TrainingState:
+    """Runs a training from a state to its end.
+
+    Args:
+        training: the training.
+        state: where to go on from; the first state if None.
+        on_epoch: called after every epoch with the new state and its metrics.
+
+    Returns:
+        The final state.
+
+    Raises:
+        SearchError: the loss is not finite. `on_epoch` has not seen that state.
+    """
+    state = training.init() if state is None else state
+    length = training.options.num_epochs
+    while (done := int(state.step) // training.steps_per_epoch) < length:
+        state, loss = training.epoch(state)
+        value = float(np.asarray(loss))
+        if not np.isfinite(value):
+            raise SearchError(
+                f"The loss became {value} in epoch {done + 1} of training. The last "
+                "good checkpoint is kept. Lower the learning rate."
+            )
+        on_epoch(state, {"epoch": done + 1, "loss": value})
+    return state
+
+
+def train_and_test(
+    space: Space,
     genotype: Genotype,
-    train: Examples,
-    test: Examples,
+    dataset: Dataset,
+    options: TrainingOptions,
     *,
-    num_steps: int,
     seed: int,
-    on_progress: Callable[[int], None] = lambda step: None,
-) -> TrainedNetwork:
-    """Trains one architecture from new weights, and then measures it once.
+    on_epoch: Callable[[int], None] = lambda epoch: None,
+) -> float:
+    """Trains one architecture and then measures it once.
 
     Args:
         space: the space of the genotype.
         genotype: the architecture.
-        train: training examples, all of them used for the weights.
-        test: test examples, seen after the last step only.
-        num_steps: number of steps of 64 examples.
-        seed: of the initial weights and of the order of the examples.
-        on_progress: called with the number of steps done.
+        dataset: all of its training set is used for the weights; the test set is seen
+            after the last step only.
+        options: how it is trained.
+        seed: of everything random.
+        on_epoch: called with the number of epochs done.
 
     Returns:
-        The network and its test accuracy.
+        Test accuracy in percent.
     """
-    init_key, order_key = jax.random.split(jax.random.key(seed))
-    image_channels = train.images.shape[-1]
-    network = DerivedNetwork(space, genotype, image_channels, rngs=nnx.Rngs(init_key))
-    graphdef, weights = nnx.split(network)
-    optimizer = weight_optimizer(num_steps)
-
-    def loss(weights: PyTree, examples: Examples) -> jax.Array:
-        class_scores = nnx.merge(graphdef, weights)(examples.images)
-        return loss_and_accuracy(class_scores, examples.labels)[0]
-
-    @jax.jit
-    def advance(weights, opt_state, train, first, last):
-        def step(i, carry):
-            weights, opt_state = carry
-            examples = data.batch(train, order_key, i, BATCH_SIZE)
-            gradient = jax.grad(loss)(weights, examples)
-            updates, opt_state = optimizer.update(gradient, opt_state, weights)
-            return optax.apply_updates(weights, updates), opt_state
-
-        return jax.lax.fori_loop(first, last, step, (weights, opt_state))
-
-    opt_state = optimizer.init(weights)
-    for first in range(0, num_steps, STEPS_PER_CALL):
-        last = min(first + STEPS_PER_CALL, num_steps)
-        weights, opt_state = advance(weights, opt_state, train, first, last)
-        on_progress(last)
-    trained = nnx.merge(graphdef, weights)
-    predictions = nnx.jit(lambda net, x: net(x).argmax(axis=-1))(trained, test.images)
-    return TrainedNetwork(
-        network=trained, test_accuracy=accuracy(predictions, test.labels)
+    training = Training(
+        space,
+        genotype,
+        dataset.train,
+        num_classes=dataset.num_classes,
+        options=options,
+        seed=seed,
     )
+    state = train(training, on_epoch=lambda state, row: on_epoch(int(row["epoch"])))
+    predictions = predict(training.network(state), dataset.test.inputs)
+    return accuracy(predictions, dataset.test.labels)

@@ -1,118 +1,276 @@
+"""The supernet and what is derived from it."""
+
+import itertools
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-import gumbax
+from gumbax import convolution, pooling
 from gumbax.nnx import ArchParam
-from gumbax.search import report
+from gumbax.search import derive_rules
+from gumbax.search.cell_space import CellSpace
+from gumbax.search.chain_space import macro_space, mlp_space
+from gumbax.search.darts_space import DartsSpace
+from gumbax.search.edges import Context, Kept
 from gumbax.search.genotype import Genotype
-from gumbax.search.network import DerivedNetwork, Supernet, derive
-from gumbax.search.primitives import PRIMITIVES
-from gumbax.search.space import SMALL_IMAGES
+from gumbax.search.network import (
+    Supernet,
+    dense_operation,
+    derive,
+    export,
+    new_network,
+    num_weights,
+    path_operation,
+    recalibrate,
+    with_stock_layers,
+)
+from tests.search.conftest import unsettled
+
+TINY_DARTS = DartsSpace(
+    channels=4,
+    num_cells=3,
+    num_nodes=2,
+    primitives=("none", "max_pool_3x3", "skip_connect", "dil_conv_3x3"),
+)
+SPACES = {
+    "cell": (None, (8, 8, 1), derive_rules.argmax_per_edge),
+    "darts": (TINY_DARTS, (8, 8, 3), derive_rules.top_two_edges),
+    "macro": (macro_space((4, 4, 8), (1, 2)), (8, 8, 1), derive_rules.argmax_per_edge),
+    "mlp": (mlp_space((8, 8, 6)), (5,), derive_rules.argmax_per_edge),
+}
 
 
-def one_hot(genotype, space):
-    return jax.nn.one_hot(jnp.array(genotype.indices(space)), len(space.primitives))
+@pytest.fixture(scope="module", params=SPACES)
+def case(request, supernet):
+    """A supernet, its genotype and inputs, for each kind of space."""
+    space, shape, rule = SPACES[request.param]
+    net = supernet
+    if space is not None:
+        net = unsettled(Supernet(space, shape, 10, rngs=nnx.Rngs(0)), scale=0.2)
+    x = jax.random.normal(jax.random.key(3), (16, *shape))
+    return net, rule(net.logits(), net.space), x
 
 
-def genotypes(space):
-    random = [Genotype.random(jax.random.key(i), space) for i in range(2)]
-    none = Genotype.from_indices(jnp.zeros(space.num_edges, int), space)
-    return [*random, none]
+# Derivation
 
 
-@pytest.mark.parametrize("name", PRIMITIVES)
-def test_primitive_keeps_the_shape_and_each_image_to_itself(name):
-    module = PRIMITIVES[name](8, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (3, 5, 6, 8))
-    y = module(x)
-    assert (y.shape, y.dtype) == (x.shape, x.dtype)
-    np.testing.assert_allclose(module(x[1:2]), y[1:2], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("index", range(3))
-def test_derived_network_is_the_argmax_of_the_supernet_to_the_last_bit(
-    supernet, space, digits, index
-):
-    genotype = genotypes(space)[index]
-    images = digits.test.images[:3]
-    derived = derive(supernet, genotype)
+def test_derived_network_is_the_argmax_of_the_supernet_to_the_last_bit(case):
+    net, genotype, x = case
+    weights = genotype.weights(net.space)
     with jax.disable_jit():
-        expected = supernet(images, one_hot(genotype, space), gumbax.single_path)
-        np.testing.assert_array_equal(derived(images), expected)
+        expected = net(x[:2], weights, path_operation)
+        np.testing.assert_array_equal(derive(net, genotype)(x[:2]), expected)
+    assert np.ptp(expected) > 1e-3
 
 
-@pytest.mark.parametrize("index", range(3))
-def test_derived_network_agrees_when_compiled_and_in_every_class(
-    supernet, space, digits, index
-):
-    genotype = genotypes(space)[index]
-    derived = derive(supernet, genotype)
+def test_derived_network_agrees_when_compiled_and_in_every_class(case):
+    net, genotype, x = case
 
     @nnx.jit
-    def both(supernet, derived, images):
-        weights = one_hot(genotype, space)
-        return supernet(images, weights, gumbax.single_path), derived(images)
+    def both(net, derived, x):
+        return net(x, genotype.weights(net.space), path_operation), derived(x)
 
-    expected, found = both(supernet, derived, digits.test.images)
+    expected, found = both(net, derive(net, genotype), x)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert report.check_derived(supernet, derived, genotype, digits.test.images)
+    np.testing.assert_array_equal(found.argmax(axis=-1), expected.argmax(axis=-1))
 
 
-def test_check_of_the_derived_network_can_fail(supernet, space, digits):
-    genotype, other, _ = genotypes(space)
-    assert genotype != other
-    derived = derive(supernet, other)
-    assert not report.check_derived(supernet, derived, genotype, digits.test.images)
+def test_stock_layers_are_equal_to_rounding(case):
+    net, genotype, x = case
+    derived = derive(net, genotype)
+    stock = with_stock_layers(derived)
+    found = nnx.jit(lambda a, b, x: (a(x), b(x)))(derived, stock, x)
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
+    text = str(jax.make_jaxpr(stock)(x))
+    assert "custom_vjp" not in text.replace("name=relu", "")
 
 
-def test_derived_network_of_the_real_space_agrees_exactly(digits):
-    net = Supernet(SMALL_IMAGES, 1, rngs=nnx.Rngs(1))
-    net.arch_logits[...] = jax.random.normal(jax.random.key(5), (6, 7))
-    genotype = Genotype.most_probable(net.arch_logits[...], SMALL_IMAGES)
-    images = digits.test.images[:2]
-    with jax.disable_jit():
-        weights = one_hot(genotype, SMALL_IMAGES)
-        expected = net(images, weights, gumbax.single_path)
-        np.testing.assert_array_equal(derive(net)(images), expected)
+def test_stock_layers_leave_the_original_as_it_was(supernet):
+    genotype = derive_rules.argmax_per_edge(supernet.logits(), supernet.space)
+    derived = derive(supernet, genotype)
+    with_stock_layers(derived)
+    assert derived.stem.conv_general_dilated is convolution.conv_general_dilated
 
 
-def test_derived_network_is_an_ordinary_module_of_its_own(supernet, digits):
-    derived = derive(supernet)
+def test_another_genotype_is_another_network(supernet):
+    x = jax.random.normal(jax.random.key(3), (2, 8, 8, 1))
+    first, second = (Genotype.from_index(i, supernet.space) for i in (21, 22))
+    assert (derive(supernet, first)(x) != derive(supernet, second)(x)).any()
+
+
+def test_dropped_edges_contribute_nothing(supernet, space):
+    """An edge that is not kept is none, in both networks, whatever its weights."""
+    x = jax.random.normal(jax.random.key(3), (2, 8, 8, 1))
+    kept = (("nor_conv_1x1", 0, 1), ("max_pool_3x3", 1, 2))
+    sparse = Genotype("tiny", {"cell": kept})
+    full = Genotype("tiny", {"cell": (kept[0], ("none", 0, 2), kept[1])})
+    weights = sparse.weights(space)
+    assert weights["cell"].sum() == 2
+    run = nnx.jit(lambda net, x, weights: net(x, weights, path_operation))
+    expected = run(supernet, x, full.weights(space))
+    np.testing.assert_array_equal(run(supernet, x, weights), expected)
+    found = derive(supernet, sparse), derive(supernet, full)
+    np.testing.assert_array_equal(found[0](x), found[1](x))
+    np.testing.assert_allclose(found[0](x), expected, rtol=1e-4, atol=1e-5)
+
+    broken = nnx.clone(supernet)
+    for cell in itertools.chain(*broken.network.cells):
+        for _, variable in nnx.to_flat_state(nnx.state(cell)):
+            variable[...] = variable[...].at[1].set(jnp.inf)
+    poisoned = jax.tree.map(
+        lambda leaf: leaf,
+        nnx.state(broken.network.cells),
+    )
+    nnx.update(broken.network.cells, poisoned)
+    np.testing.assert_array_equal(run(broken, x, weights), expected)
+    np.testing.assert_array_equal(derive(broken, sparse)(x), found[0](x))
+
+
+def test_darts_keeps_two_inputs_of_every_node():
+    net = unsettled(Supernet(TINY_DARTS, (8, 8, 3), 10, rngs=nnx.Rngs(0)))
+    genotype = derive_rules.top_two_edges(net.logits(), TINY_DARTS)
+    groups = [m for _, m in nnx.iter_modules(derive(net, genotype))]
+    kept = [group for group in groups if isinstance(group, Kept)]
+    # Three cells, a reduction cell has two groups; two edges for each of two nodes.
+    assert sum(len(group.modules) for group in kept) == 3 * 2 * 2
+    assert "none" not in {name for group in kept for name in group.names}
+
+
+def test_derived_network_owns_its_weights(supernet):
+    genotype = derive_rules.argmax_per_edge(supernet.logits(), supernet.space)
+    derived = derive(supernet, genotype)
     assert not jax.tree.leaves(nnx.state(derived, ArchParam))
-    images = digits.test.images[:2]
-    weights = jax.nn.softmax(supernet.arch_logits[...])
-    before = supernet(images, weights, gumbax.mixed_op)
-    for _, variable in nnx.to_flat_state(nnx.state(derived)):
-        variable[...] = jnp.zeros_like(variable[...])
+    before = jax.tree.map(jnp.array, nnx.state(supernet))
     nnx.update(derived, jax.tree.map(jnp.zeros_like, nnx.state(derived)))
-    after = supernet(images, weights, gumbax.mixed_op)
-    np.testing.assert_array_equal(before, after)
+    assert float(jnp.abs(derived(jnp.ones((2, 8, 8, 1)))).max()) == 0
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.state(supernet))
+    assert 0 < num_weights(derived) < num_weights(supernet.network)
+
+
+@pytest.mark.parametrize("make", ["derive", "new_network"])
+def test_genotype_of_another_space_is_refused(supernet, space, make):
+    other = CellSpace(name="other", primitives=space.primitives, num_nodes=3)
+    genotype = Genotype.random(jax.random.key(0), other)
+    with pytest.raises(ValueError, match="of the space 'tiny', got one of the space"):
+        if make == "derive":
+            derive(supernet, genotype)
+        else:
+            new_network(space, genotype, (8, 8, 1), 10, rngs=nnx.Rngs(0))
+
+
+# Batch normalisation
+
+
+def test_recalibration_is_the_mean_over_batches_of_their_statistics():
+    space = macro_space((4, 4), (1,))
+    genotype = Genotype.from_index(1, space)
+    net = new_network(space, genotype, (6, 6, 3), 5, rngs=nnx.Rngs(0))
+    batches = jax.random.normal(jax.random.key(0), (3, 8, 6, 6, 3))
+    batches *= jnp.arange(1.0, 4.0).reshape(3, 1, 1, 1, 1)
+    calibrated = recalibrate(net, batches)
+    stem = jnp.stack([net.stem.conv(x) for x in batches])
+    norm = calibrated.stem.norm
+    np.testing.assert_allclose(
+        norm.mean[...], stem.mean(axis=(1, 2, 3)).mean(axis=0), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        norm.var[...], stem.var(axis=(1, 2, 3)).mean(axis=0), rtol=1e-4
+    )
+    # Evaluation mode: an example's scores do not depend on its batch.
+    x = batches[0]
+    np.testing.assert_allclose(calibrated(x)[:1], calibrated(x[:1]), rtol=1e-4)
+    assert (jnp.abs(net(x)[:1] - net(x[:1])) > 1e-3).any()
+    # The original is untouched, and the momentum is that of PyTorch again.
+    assert {norm.momentum, net.stem.norm.momentum} == {0.9}
+    np.testing.assert_array_equal(new_statistics(space, genotype), 0)
+
+
+def new_statistics(space, genotype):
+    net = new_network(space, genotype, (6, 6, 3), 5, rngs=nnx.Rngs(0))
+    return net.stem.norm.mean[...]
+
+
+def test_recalibration_with_one_batch_is_the_training_mode_on_it():
+    space = macro_space((4, 4), (1,))
+    genotype = Genotype.from_index(2, space)
+    net = new_network(space, genotype, (6, 6, 3), 5, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (8, 6, 6, 3))
+    np.testing.assert_allclose(
+        recalibrate(net, [x])(x), net(x), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_recalibration_needs_a_batch():
+    net = nnx.Sequential(nnx.BatchNorm(2, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="`batches` must hold a batch or more"):
+        recalibrate(net, [])
+
+
+# Gradients
 
 
 def test_logits_get_the_dense_straight_through_gradient(supernet, digits):
-    images, key = digits.train.images[:8], jax.random.key(2)
+    x, key = digits.train.inputs[:8], jax.random.key(2)
     graphdef, arch, weights = nnx.split(supernet, ArchParam, ...)
 
     def gradient(operation):
         def loss(arch):
             net = nnx.merge(graphdef, arch, weights)
-            choice = gumbax.gumbel_softmax(key, net.arch_logits[...], hard=True)
-            return jnp.sum(net(images, choice, operation) ** 2)
+            from gumbax import gumbel_softmax
+
+            choice = {n: gumbel_softmax(key, a, hard=True) for n, a in net.logits().items()}
+            return jnp.sum(net(x, choice, operation) ** 2)
 
         return jax.tree.leaves(jax.jit(jax.grad(loss))(arch))[0]
 
-    expected = gradient(gumbax.mixed_op)
-    assert np.abs(expected).max() > 1e-2
+    expected = gradient(dense_operation)
     scale = np.abs(expected).max()
+    assert scale > 1e-2
     np.testing.assert_allclose(
-        gradient(gumbax.single_path), expected, rtol=1e-3, atol=1e-4 * scale
+        gradient(path_operation), expected, rtol=1e-3, atol=1e-4 * scale
     )
 
 
-def test_genotype_of_another_space_is_refused(space):
-    genotype = Genotype.random(jax.random.key(0), SMALL_IMAGES)
-    with pytest.raises(ValueError, match="`operations` must name 3 primitives"):
-        DerivedNetwork(space, genotype, 1, rngs=nnx.Rngs(0))
+# Options of a derived network
+
+
+def test_dropped_paths_are_all_or_nothing_and_scaled_up(space):
+    genotype = Genotype("tiny", {"cell": (("nor_conv_1x1", 0, 1), ("max_pool_3x3", 1, 2))})
+    net = new_network(space, genotype, (8, 8, 1), 10, rngs=nnx.Rngs(0))
+    cell = net.cells[0][0]
+    x = jax.random.normal(jax.random.key(0), (64, 4, 4, 4))
+    nodes = [x, jnp.zeros_like(x), jnp.zeros_like(x)]
+    plain = cell(nodes, Context())[1]
+    context = Context(key=jax.random.key(1), drop_path=jnp.float32(0.25))
+    found = cell(nodes, context)[1]
+    dropped = np.asarray(jnp.all(found == 0, axis=(1, 2, 3)))
+    assert 0 < dropped.sum() < 64
+    np.testing.assert_allclose(found[~dropped], plain[~dropped] / 0.75, rtol=1e-6)
+
+
+def test_identities_are_never_dropped(space):
+    genotype = Genotype("tiny", {"cell": (("skip_connect", 0, 1),)})
+    net = new_network(space, genotype, (8, 8, 1), 10, rngs=nnx.Rngs(0))
+    x = jnp.ones((64, 4, 4, 4))
+    nodes = [x, jnp.zeros_like(x), jnp.zeros_like(x)]
+    context = Context(key=jax.random.key(1), drop_path=jnp.float32(0.5))
+    np.testing.assert_array_equal(net.cells[0][0](nodes, context)[1], x)
+
+
+def test_a_skip_that_halves_the_image_is_dropped_as_published():
+    space = DartsSpace(channels=4, num_cells=3, num_nodes=1)
+    edges = (("skip_connect", 0, 2), ("skip_connect", 1, 2))
+    genotype = Genotype("darts", {"normal": edges, "reduce": edges})
+    net = new_network(space, genotype, (8, 8, 3), 10, rngs=nnx.Rngs(0))
+    halving = net.cells[1].outer
+    x = jax.random.normal(jax.random.key(0), (64, 8, 8, 8))
+    nodes = [jnp.zeros((64, 4, 4, 8))] * 3
+    context = Context(key=jax.random.key(1), drop_path=jnp.float32(0.5))
+    found = halving(nodes, context, inputs=[x, jnp.zeros_like(x)])[2]
+    assert 0 < int(jnp.all(found == 0, axis=(1, 2, 3)).sum()) < 64

@@ -1,0 +1,111 @@
+"""Loss and accuracy, of batches and of whole sets."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from gumbax.search.data import Examples
+from gumbax.search.edges import Context, Operation
+from gumbax.search.network import dense_operation, path_operation
+
+PyTree = Any
+
+
+def loss_and_accuracy(
+    class_scores: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross entropy in nats and accuracy (a fraction) of a batch."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(class_scores, labels)
+    return losses.mean(), jnp.mean(class_scores.argmax(axis=-1) == labels)
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "operation"))
+def _predict(graphdef, operation, weights, params, rest, batches):
+    network = nnx.merge(graphdef, params, rest)
+    context = Context(weights=weights, operation=operation)
+    return jax.lax.map(lambda x: network(x, context).argmax(axis=-1), batches)
+
+
+def predict(
+    network: nnx.Module,
+    x: jax.Array,
+    *,
+    weights: PyTree = None,
+    operation: Operation | None = None,
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Predicted classes.
+
+    With batch normalisation by the statistics of the batch, as in a search, they depend
+    on the batch, and so on `batch_size`; the last batch is the last `batch_size`
+    examples.
+
+    Args:
+        network: (x, context) -> class scores.
+        x: examples.
+        weights: choice -> [E, K], for a supernet's network.
+        operation: how an edge uses them.
+        batch_size: examples in a batch.
+
+    Returns:
+        Class indices [n].
+    """
+    split: tuple[Any, ...] = nnx.split(network, nnx.Param, ...)
+    graphdef, params, rest = split
+    return _predict_all(graphdef, params, rest, x, weights, operation, batch_size)
+
+
+def _predict_all(graphdef, params, rest, x, weights, operation, batch_size):
+    size = min(batch_size, len(x))
+    count = len(x) // size
+    if not size:
+        return np.zeros(0, np.int32)
+    run = functools.partial(_predict, graphdef, operation, weights, params, rest)
+    found = [np.asarray(run(x[: count * size].reshape(count, size, *x.shape[1:])))]
+    left = len(x) - count * size
+    classes = found[0].reshape(-1)
+    if left:
+        last = np.asarray(run(x[None, -size:]))[0, -left:]
+        classes = np.concatenate([classes, last])
+    return classes
+
+
+def accuracy(predictions: Any, labels: Any) -> float:
+    """Share of right predictions, in percent."""
+    return 100 * float(np.mean(np.asarray(predictions) == np.asarray(labels)))
+
+
+def soft_weights(logits: PyTree, temperature: jax.Array) -> PyTree:
+    """The weights of the soft network: no noise, at this temperature."""
+    return {
+        name: jax.nn.softmax(a / jnp.asarray(temperature, a.dtype))
+        for name, a in logits.items()
+    }
+
+
+def network_accuracies(
+    graphdef,
+    params: PyTree,
+    rest: PyTree,
+    soft: PyTree,
+    kept: PyTree,
+    examples: Examples,
+    batch_size: int,
+) -> dict[str, float]:
+    """Accuracies, as fractions, with soft weights and with those of what is kept."""
+    found = {}
+    cases = {
+        "soft_accuracy": (soft, dense_operation),
+        "argmax_accuracy": (kept, path_operation),
+    }
+    for name, (weights, operation) in cases.items():
+        classes = _predict_all(
+            graphdef, params, rest, examples.inputs, weights, operation, batch_size
+        )
+        found[name] = accuracy(classes, examples.labels) / 100
+    return found

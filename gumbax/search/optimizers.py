@@ -1,0 +1,145 @@
+"""Optimisers of weights and of logits, as records with the published values."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+
+
+class InnerStep(NamedTuple):
+    """What an unrolled step of the weights needs: w - lr (mu m + gradient + decay w).
+
+    Attributes:
+        learning_rate: of this step.
+        momentum: mu.
+        weight_decay: decay.
+        trace: m, like the weights.
+    """
+
+    learning_rate: jax.Array
+    momentum: float
+    weight_decay: float
+    trace: PyTree
+
+
+def cosine_by_epoch(
+    first: float, last: float, num_epochs: int, steps_per_epoch: int
+) -> optax.Schedule:
+    """Cosine from first to last that changes once an epoch, as in PyTorch's."""
+
+    def schedule(step):
+        epoch = step // steps_per_epoch
+        return last + (first - last) * (1 + jnp.cos(jnp.pi * epoch / num_epochs)) / 2
+
+    return schedule
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Momentum, L2 decay after clipping, a cosine by epochs: the weights of DARTS.
+
+    Attributes:
+        learning_rate: at the start.
+        final: learning rate at the end.
+        momentum: of the buffer.
+        nesterov: Nesterov's form.
+        weight_decay: added to the gradient, after clipping, before momentum.
+        clip: largest global norm of the gradient; None for no limit.
+    """
+
+    learning_rate: float = 0.025
+    final: float = 0.001
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 3e-4
+    clip: float | None = 5.0
+
+    def make(
+        self, num_epochs: int, steps_per_epoch: int
+    ) -> optax.GradientTransformation:
+        """The optimiser for a run of this length."""
+        schedule = self.schedule(num_epochs, steps_per_epoch)
+        return optax.chain(
+            optax.identity()
+            if self.clip is None
+            else optax.clip_by_global_norm(self.clip),
+            optax.add_decayed_weights(self.weight_decay),
+            optax.sgd(schedule, momentum=self.momentum, nesterov=self.nesterov),
+        )
+
+    def schedule(self, num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
+        """The learning rate by the step."""
+        lengths = (num_epochs, steps_per_epoch)
+        return cosine_by_epoch(self.learning_rate, self.final, *lengths)
+
+    def inner_step(self, state: PyTree, learning_rate: jax.Array) -> InnerStep:
+        """The step that second-order methods unroll; clipping is left out."""
+        trace = optax.tree_utils.tree_get(state, "trace")
+        return InnerStep(learning_rate, self.momentum, self.weight_decay, trace)
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled decay and a cosine by steps: for searches of few epochs.
+
+    Attributes:
+        learning_rate: at the start; 0 at the end.
+        weight_decay: decoupled.
+        clip: largest global norm of the gradient.
+    """
+
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+
+    def make(
+        self, num_epochs: int, steps_per_epoch: int
+    ) -> optax.GradientTransformation:
+        """The optimiser for a run of this length."""
+        schedule = self.schedule(num_epochs, steps_per_epoch)
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip),
+            optax.adamw(schedule, weight_decay=self.weight_decay),
+        )
+
+    def schedule(self, num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
+        """The learning rate by the step."""
+        length = num_epochs * steps_per_epoch
+        return optax.cosine_decay_schedule(self.learning_rate, length)
+
+    def inner_step(self, state: PyTree, learning_rate: jax.Array) -> InnerStep:
+        """A plain gradient step of that learning rate: Adam's own is not unrolled."""
+        mu = optax.tree_utils.tree_get(state, "mu")
+        return InnerStep(learning_rate, 0.0, 0.0, jax.tree.map(jnp.zeros_like, mu))
+
+
+@dataclass(frozen=True)
+class ArchAdam:
+    """Adam with PyTorch's decay, L2 added to the gradient: the logits of DARTS.
+
+    Attributes:
+        learning_rate: constant.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        weight_decay: added to the gradient before the moments.
+    """
+
+    learning_rate: float = 3e-4
+    b1: float = 0.5
+    b2: float = 0.999
+    weight_decay: float = 1e-3
+
+    def make(self, warmup_steps: float) -> optax.GradientTransformation:
+        """The optimiser, which rests for some steps."""
+
+        def rate(step):
+            return jnp.where(step < warmup_steps, 0.0, self.learning_rate)
+
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay),
+            optax.adam(rate, b1=self.b1, b2=self.b2),
+        )

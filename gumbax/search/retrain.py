@@ -1,0 +1,132 @@
+"""Training of one architecture in a folder, resumed from its checkpoints."""
+
+import contextlib
+import hashlib
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from gumbax.search import folder
+from gumbax.search.checkpoint import Checkpoints
+from gumbax.search.errors import search_error
+from gumbax.search.evaluation import accuracy, predict
+from gumbax.search.genotype import Genotype
+from gumbax.search.network import export
+from gumbax.search.options import Options
+from gumbax.search.progress import Progress, Silent
+from gumbax.search.run import CHECKPOINTS, GENOTYPE, load_data
+from gumbax.search.training import Training, TrainingState, train
+
+SECONDS_PER_CHECKPOINT = 30.0
+
+
+def read_genotype(source: str) -> Genotype:
+    """A genotype from a file, a folder of a run, or its text.
+
+    Raises:
+        SearchError: it is none of these.
+    """
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return Genotype.load(path / GENOTYPE)
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            if text.lstrip().startswith("{"):
+                return Genotype.from_json(text)
+            source = text.strip()
+        if source.startswith("|"):
+            return Genotype.from_nasbench201(source)
+        if "normal" in source:
+            return Genotype.from_darts(source)
+        raise ValueError("no such file, and not a text of DARTS or NAS-Bench-201")
+    except (OSError, ValueError) as error:
+        raise search_error(
+            "genotype",
+            "be a genotype file, the folder of a search, or a text",
+            f"{source[:80]!r} ({error})",
+            "Pass the genotype.json that a search wrote.",
+        ) from error
+
+
+def retrain(
+    out: Path, genotype: Genotype, options: Options, progress: Progress | None = None
+) -> float:
+    """Trains an architecture from scratch and measures it on the test set.
+
+    Args:
+        out: folder that `folder.start` has opened.
+        genotype: the architecture.
+        options: what `folder.start` returned; `train_epochs` is the length.
+        progress: where to show how far it is.
+
+    Returns:
+        Test accuracy in percent. The folder holds run.json, genotype.json,
+        checkpoints, result.json and, where `flatbuffers` is installed,
+        network.stablehlo, which `jax.export.deserialize` reads.
+
+    Raises:
+        SearchError: the genotype is of another space, the data or a checkpoint cannot
+            be used, or the loss is not finite.
+    """
+    progress = progress or Silent()
+    dataset = load_data(options)
+    if options.space is None:
+        options = replace(options, space=_space_of(genotype))
+    space = options.make_space(dataset)
+    try:
+        genotype.check(space)
+    except ValueError as error:
+        raise search_error(
+            "genotype", f"be of the space {space.name}", str(error), "Change --space."
+        ) from error
+    training_options = options.training(dataset)
+    training = Training(
+        space,
+        genotype,
+        dataset.train,
+        num_classes=dataset.num_classes,
+        options=training_options,
+        seed=options.seed,
+    )
+    run_id = hashlib.sha256((options.run_id + str(genotype)).encode()).hexdigest()[:12]
+    checkpoints = Checkpoints(out / CHECKPOINTS, run_id)
+    state, first = training.init(), 0
+    with (
+        contextlib.closing(checkpoints),
+        progress.phase("train from scratch", training_options.num_epochs) as advance,
+    ):
+        restored = checkpoints.restore(state)
+        if restored is not None:
+            first, state = restored
+            advance(first)
+        folder.write(out / GENOTYPE, genotype.to_json())
+        saved = time.perf_counter()
+
+        def on_epoch(state: TrainingState, row: dict[str, float]) -> None:
+            nonlocal saved
+            epoch, now = int(row["epoch"]), time.perf_counter()
+            last = epoch == training_options.num_epochs
+            if last or now - saved >= SECONDS_PER_CHECKPOINT:
+                checkpoints.save(epoch, state)
+                saved = now
+            advance(epoch, loss=row["loss"])
+
+        state = train(training, state, on_epoch)
+    network = training.network(state)
+    result = accuracy(predict(network, dataset.test.inputs), dataset.test.labels)
+    content = {
+        "options": asdict(options),
+        "genotype": str(genotype),
+        "test_accuracy": result,
+    }
+    folder.write(out / "result.json", json.dumps(content, indent=2) + "\n")
+    with contextlib.suppress(ImportError):
+        export(network, dataset.train.inputs.shape[1:], out / "network.stablehlo")
+    return result
+
+
+def _space_of(genotype: Genotype) -> str:
+    """The genotype's own space: retraining needs no --space."""
+    return genotype.space
