@@ -125,8 +125,11 @@ def _content(path: Path) -> bytes:
 
 
 def _read_npz(path: Path) -> Parts:
-    with _reading(path, "a readable .npz archive of plain arrays"):
-        archive = np.load(path, allow_pickle=False)
+    with (
+        _reading(path, "a readable .npz archive of plain arrays"),
+        path.open("rb") as file,
+    ):
+        archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise search_error(str(path), "be an .npz archive", "one array", DAMAGED)
         with archive:

@@ -26,9 +26,14 @@ def loss_and_accuracy(
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "operation"))
 def _predict(graphdef, operation, weights, params, rest, batches):
-    network = nnx.merge(graphdef, params, rest)
     context = Context(weights=weights, operation=operation)
-    return jax.lax.map(lambda x: network(x, context).argmax(axis=-1), batches)
+
+    def classes(x: jax.Array) -> jax.Array:
+        # Merged here: batch normalisation writes its statistics, which are dropped.
+        network = nnx.merge(graphdef, params, rest, copy=True)
+        return network(x, context).argmax(axis=-1)
+
+    return jax.lax.map(classes, batches)
 
 
 def predict(

@@ -207,7 +207,7 @@ class Search:
             x = self._placed(examples.inputs)
             if self.augmentation is not None:
                 x = self.augmentation(augment_key, x)
-            network = nnx.merge(self.graphdef, weights, rest)
+            network = nnx.merge(self.graphdef, weights, rest, copy=True)
             context = Context(
                 weights=self._draw(draw_key, arch, temperature),
                 operation=method.operation,

@@ -355,7 +355,7 @@ def export(network: Network, input_shape: tuple[int, ...], path: Path) -> None:
     graphdef, state = nnx.split(with_stock_layers(network))
 
     def forward(x: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, state)(x)
+        return nnx.merge(graphdef, state, copy=True)(x)
 
     (size,) = jax.export.symbolic_shape("batch")
     shape = jax.ShapeDtypeStruct((size, *input_shape), jnp.float32)

@@ -3,6 +3,8 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -51,19 +53,22 @@ def search(space, digits):
     )
 
 
-def unsettled(module, seed=1, scale=0.3):
-    """Moves every variable away from its first value, logits and norms included."""
-    graphdef, params, rest = nnx.split(module, nnx.Not(nnx.BatchStat), ...)
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    leaves = [
-        leaf + scale * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return nnx.merge(graphdef, jax.tree.unflatten(treedef, leaves), rest)
+def filled(make, seed=1):
+    """The module that `make` makes, with values away from those of its start.
+
+    It is made abstractly: to compile its initialisers takes longer than the test.
+    """
+    graphdef, statistics, rest = nnx.split(nnx.eval_shape(make), nnx.BatchStat, ...)
+    generator = np.random.default_rng(seed)
+
+    def noise(leaf):
+        return jnp.asarray(generator.normal(0, 0.5, leaf.shape), leaf.dtype)
+
+    statistics = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), statistics)
+    return nnx.merge(graphdef, statistics, jax.tree.map(noise, rest))
 
 
 @pytest.fixture(scope="session")
 def supernet(space):
     """Of the tiny space. Shared: tests do not change it."""
-    return unsettled(Supernet(space, (8, 8, 1), 10, rngs=nnx.Rngs(0)))
+    return filled(lambda: Supernet(space, (8, 8, 1), 10, rngs=nnx.Rngs(0)))
