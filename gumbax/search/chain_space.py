@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gumbax import _checks
 from gumbax.search.edges import PLAIN, Context, MakeEdges
-from gumbax.search.layers import Layers, Linear
-from gumbax.search.primitives import Identity
-from gumbax.search.space import Choice, Primitive, Space
+from gumbax.search.layers import Identity, Layers, Linear
+from gumbax.search.space import Choice, Primitive, Space, check_ranges
 
 CHOICE = "layers"
 
@@ -30,7 +28,8 @@ class ChainSpace(Space):
         norm: "batch" or "group".
 
     Raises:
-        ValueError: there is no primitive or layer, or another number of strides.
+        ValueError: there is no primitive or layer, another number of strides, a width
+            or stride that is not positive, or an unknown norm.
 
     Example:
         >>> def dense(activation, c_in, c_out, *, stride, layers, rngs):
@@ -52,26 +51,37 @@ class ChainSpace(Space):
     """
 
     name: str
-    primitives: Mapping[str, Primitive] = field(repr=False)
+    primitives: Mapping[str, Primitive] = field(repr=False, hash=False)
     widths: tuple[int, ...]
     stem: Primitive = field(repr=False)
     strides: tuple[int, ...] = ()
     norm: str = "batch"
 
     def __post_init__(self) -> None:
-        must, got = "", object()
-        if not self.primitives:
-            must, got = "hold a primitive", "none"
-        elif len(self.widths) < 2 or min(self.widths) < 1:
-            must, got = "be positive, for the stem and a layer or more", self.widths
-        elif self.strides and len(self.strides) != len(self.widths) - 1:
-            must = f"be {len(self.widths) - 1}, one for each layer"
-            got = self.strides
-        if must:
-            what = "primitives" if not self.primitives else "widths and strides"
-            raise ValueError(
-                _checks.message("ChainSpace", what, must, got, "Change them.")
-            )
+        count = len(self.widths) - 1
+        wide = count >= 1 and min(self.widths) >= 1
+        fits = len(self.strides) == count and min(self.strides, default=0) >= 1
+        check_ranges(
+            "ChainSpace",
+            {
+                "primitives": (
+                    self.primitives,
+                    bool(self.primitives),
+                    "hold a primitive",
+                ),
+                "widths": (
+                    self.widths,
+                    wide,
+                    "be positive, for the stem and a layer or more",
+                ),
+                "strides": (
+                    self.strides,
+                    not self.strides or fits,
+                    f"be positive, one for each of {count} layers",
+                ),
+                "norm": (self.norm, self.norm in ("batch", "group"), "be a known one"),
+            },
+        )
 
     @property
     def choices(self) -> Mapping[str, Choice]:
@@ -194,6 +204,14 @@ MLP_PRIMITIVES: Mapping[str, Primitive] = {
 }
 
 
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
+# Made once: equal spaces have equal functions, and share what is compiled.
+_LINEAR = functools.partial(dense, _same, 1)
+
+
 def mlp_space(widths: Sequence[int] = (64, 64, 64, 64)) -> ChainSpace:
     """Multi-layer perceptrons for tabular data: activation and width of each layer.
 
@@ -217,7 +235,7 @@ def mlp_space(widths: Sequence[int] = (64, 64, 64, 64)) -> ChainSpace:
         name="mlp",
         primitives=MLP_PRIMITIVES,
         widths=tuple(widths),
-        stem=functools.partial(dense, lambda x: x, 1),
+        stem=_LINEAR,
     )
 
 

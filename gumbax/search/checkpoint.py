@@ -1,5 +1,7 @@
 """Saves and restores the state of a search, whole or not at all."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +35,20 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: PyTree) -> None:
-        """Saves in the background."""
+        """Saves in the background.
+
+        Raises:
+            SearchError: this checkpoint, or the one before, cannot be written.
+        """
         args = self._ocp.args
-        self._manager.save(
-            step,
-            args=args.Composite(
-                state=args.StandardSave(_arrays(state)),
-                run=args.JsonSave({"run_id": self._run_id}),
-            ),
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=args.Composite(
+                    state=args.StandardSave(_arrays(state)),
+                    run=args.JsonSave({"run_id": self._run_id}),
+                ),
+            )
 
     def restore(self, template: PyTree) -> tuple[int, PyTree] | None:
         """Returns the last checkpoint as (step, state), None if there is none.
@@ -90,19 +97,43 @@ class Checkpoints:
     def _unreadable(self, place: Path, error: Exception) -> SearchError:
         others = [s for s in self._manager.all_steps() if str(s) != place.name]
         fallback = f"that of step {max(others)}" if others else "the first step"
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         return search_error(
             "--resume",
             "find a whole checkpoint",
-            f"one that cannot be read in {place} ({reason[0][:200]})",
+            f"one that cannot be read in {place} ({_reason(error)})",
             f"Move that folder away: the run then resumes from {fallback}. Nothing was "
             "changed.",
         )
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until everything is written.
+
+        Raises:
+            SearchError: the last checkpoint cannot be written.
+        """
+        try:
+            with self._writing():
+                self._manager.wait_until_finished()
+        finally:
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax raises many kinds, a full disk as ValueError
+            raise search_error(
+                "--out",
+                "take a checkpoint",
+                f"an error in {self._folder} ({_reason(error)})",
+                "Make room, then pass --resume to go on from the last whole one.",
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The end of its first line, where the system's own error is."""
+    found = str(error).strip().splitlines() or [type(error).__name__]
+    return found[0][-200:]
 
 
 def _shapes(arrays: dict[str, jax.Array]) -> dict[str, jax.ShapeDtypeStruct]:

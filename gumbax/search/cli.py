@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_RESUME = "Pass --resume to go on from the last checkpoint."
 _EXTRAS = ("sklearn", "matplotlib", "rich", "orbax", "tensorstore")
 
 _DESCRIPTION = """\
@@ -101,9 +102,10 @@ def _common(command: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="of splits, weights, data order, draws (0)")
     add("--batch-size", type=int, help="examples in a step (64)")
     add("--learning-rate", type=float, help="of the weights (by the method)")
-    add("--published", action="store_true", help="optimisers as published")
+    flag = argparse.BooleanOptionalAction
+    add("--published", action=flag, help="optimisers as published")
     add("--crop", type=int, metavar="PIXELS", help="random crops after padding (0)")
-    add("--flip", action="store_true", help="random mirror images")
+    add("--flip", action=flag, help="random mirror images")
     add("--limit", type=int, metavar="N", help="training examples to use (all)")
     add("--label", metavar="NAME", help="label column of a .csv file (label)")
     add(
@@ -159,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gumbax {gumbax.__version__}")
         return 0
     command = given.pop("command")
+    resumable = command in ("search", "retrain")
     if command is None:
         top.print_help()
         return 0
@@ -174,8 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         try:
             run(given)
-        except (SearchError, OSError) as error:
+        except SearchError as error:
             return _fail(str(error))
+        except OSError as error:
+            return _fail(_told(error) + (f" {_RESUME}" if resumable else ""))
         return 0
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRAS:
@@ -185,14 +190,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             'pip install "gumbax[search]"'
         )
     except KeyboardInterrupt:
-        print(
-            "gumbax: stopped. Pass --resume to go on from the last checkpoint.",
-            file=sys.stderr,
-        )
+        print("gumbax: stopped." + f" {_RESUME}" * resumable, file=sys.stderr)
         return 130
 
 
-def _start(given: dict[str, Any]) -> tuple[Path, Any]:
+def _told(error: OSError) -> str:
+    """What the system refused: a full disk, a file that may not be written."""
+    where = "" if error.filename is None else f" ({error.filename})"
+    return f"{error.strerror or error}{where}."
+
+
+def _start(given: dict[str, Any], command: str) -> tuple[Path, Any]:
     from gumbax.search import folder
     from gumbax.search.options import read_toml
 
@@ -202,14 +210,14 @@ def _start(given: dict[str, Any]) -> tuple[Path, Any]:
         del given["dataset"]
     if config is not None:
         given = read_toml(config) | given
-    return out, folder.start(out, given, resume=resume)
+    return out, folder.start(out, given, resume=resume, command=command)
 
 
 def _search(given: dict[str, Any]) -> None:
     from gumbax.search import run
     from gumbax.search.progress import RichProgress
 
-    out, options = _start(given)
+    out, options = _start(given, "search")
     text = run.run(out, options, RichProgress())
     print(f"\n{text}\nWritten to {out}")
 
@@ -239,21 +247,21 @@ def _retrain(given: dict[str, Any]) -> None:
     from gumbax.search.retrain import read_genotype, retrain
 
     genotype = read_genotype(given.pop("genotype"))
-    out, options = _start(given)
+    out, options = _start(given, "retrain")
     result = retrain(out, genotype, options, RichProgress())
     print(f"\n{genotype}\ntest accuracy {result:.2f} %\nWritten to {out}")
 
 
 def _report(given: dict[str, Any]) -> None:
-    from gumbax.search import run
+    from gumbax.search import comparison
 
-    print(run.compare(given["run"], given.get("out")))
+    print(comparison.compare(given["run"], given.get("out")))
 
 
 def _plot(given: dict[str, Any]) -> None:
     from gumbax.search import folder, run
 
-    options, _ = folder.read(given["run"] / folder.RECORD)
+    options, _ = folder.read(given["run"])
     run.draw(given["run"], options.make_space(run.load_data(options)))
     print(f"Drawn in {given['run']}")
 

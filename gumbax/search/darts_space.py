@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gumbax import _checks
 from gumbax.search.edges import PLAIN, Context, MakeEdges
 from gumbax.search.layers import Layers, Linear
 from gumbax.search.primitives import PRIMITIVES, FactorizedReduce, ReluConvNorm
@@ -47,6 +48,7 @@ class DartsSpace(Space):
         num_cells: 8 in the published search, 20 in its evaluation.
         primitives: names of the operations on an edge.
         num_nodes: nodes of a cell beside its inputs.
+        inputs_per_node: edges that a derived node keeps, 2; None keeps all, as SNAS.
         known: name -> primitive; your own beside the built-in ones.
 
     Raises:
@@ -83,6 +85,11 @@ class DartsSpace(Space):
                 ),
                 "num_cells": (self.num_cells, self.num_cells >= 3, "be at least 3"),
                 "num_nodes": (self.num_nodes, self.num_nodes >= 1, "be at least 1"),
+                "inputs_per_node": (
+                    self.inputs_per_node,
+                    self.inputs_per_node in (None, 2),
+                    "be 2, or None to keep every edge",
+                ),
             },
         )
 
@@ -164,10 +171,17 @@ class DartsCell(nnx.Module):
 
 
 class AuxiliaryHead(nnx.Module):
-    """Class scores from two thirds of the depth, for training alone."""
+    """Class scores from two thirds of the depth, for training alone.
 
-    def __init__(self, c_in: int, num_classes: int, *, layers: Layers, rngs: nnx.Rngs):
-        self.pool = layers.avg_pool(5, stride=3)
+    As published for an image of side 8 there, which is pooled to side 2. Smaller ones
+    are pooled to that too, with a smaller stride or window.
+    """
+
+    def __init__(
+        self, side: int, c_in: int, num_classes: int, *, layers: Layers, rngs: nnx.Rngs
+    ):
+        window = min(5, side - 1)
+        self.pool = layers.avg_pool(window, stride=min(3, side - window))
         self.convs = nnx.List(
             [
                 layers.conv(c_in, 128, 1, rngs=rngs),
@@ -223,8 +237,20 @@ class DartsNetwork(nnx.Module):
             before, last, reduced = last, space.num_nodes * c, reduction
             if i == self.auxiliary_at:
                 wide = last
+        # Two reduction cells halve the image, rounding up.
+        side = (min(input_shape[:-1]) + 3) // 4
+        if auxiliary and side < 2:
+            raise ValueError(
+                _checks.message(
+                    "DartsSpace.build",
+                    "auxiliary",
+                    "be False for images of less than 5 pixels",
+                    f"images of shape {tuple(input_shape)}",
+                    "Train without the auxiliary head.",
+                )
+            )
         self.auxiliary = (
-            AuxiliaryHead(wide, num_classes, layers=layers, rngs=rngs)
+            AuxiliaryHead(side, wide, num_classes, layers=layers, rngs=rngs)
             if auxiliary
             else None
         )

@@ -28,7 +28,9 @@ def _entropies(logits: Mapping[str, jax.Array]) -> jax.Array:
     found = []
     for a in logits.values():
         log_probs = jax.nn.log_softmax(a)
-        found.append(-jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
+        # An operation that is ruled out, by -inf, adds nothing.
+        terms = jnp.where(a == -jnp.inf, 0.0, jnp.exp(log_probs) * log_probs)
+        found.append(-jnp.sum(terms, axis=-1))
     return jnp.concatenate(found)
 
 

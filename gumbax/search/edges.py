@@ -16,6 +16,7 @@ from flax import nnx
 from gumbax.cells import scan_edges
 from gumbax.mixed_op import Branch, PyTree
 from gumbax.nnx import pure_branches
+from gumbax.search.layers import Identity
 
 Pair = tuple[int, int]
 # (weights, branches, params, x, key=...) -> output, as `gumbax.single_path`.
@@ -182,8 +183,8 @@ class Kept(nnx.Module):
         return self._dropped(0, module(x), context)
 
     def _dropped(self, i: int, y: jax.Array, context: Context) -> jax.Array:
-        """Zeros for some examples, except after a skip connection, as published."""
-        if context.drop_path is None or self.names[i] == "skip_connect":
+        """Zeros for some examples, except after an identity, as published."""
+        if context.drop_path is None or isinstance(self.modules[i], Identity):
             return y
         assert context.key is not None
         key = jax.random.fold_in(jax.random.fold_in(context.key, self.number), i)

@@ -67,9 +67,9 @@ def predict(
 
 def _predict_all(graphdef, params, rest, x, weights, operation, batch_size):
     size = min(batch_size, len(x))
-    count = len(x) // size
     if not size:
         return np.zeros(0, np.int32)
+    count = len(x) // size
     run = functools.partial(_predict, graphdef, operation, weights, params, rest)
     found = [np.asarray(run(x[: count * size].reshape(count, size, *x.shape[1:])))]
     left = len(x) - count * size

@@ -64,7 +64,7 @@ class Search:
         num_classes: of the labels.
         num_epochs: length of the search; schedules end there. An epoch goes once
             through the half of the weights.
-        batch_size: examples in a step.
+        batch_size: examples in a step, or a half of the set if that is smaller.
         seed: of everything: halves, initial weights, order of the examples, draws.
         augmentation: of the images of a step.
         mesh: shards the examples of a step over its first axis; the draws, and the
@@ -72,7 +72,7 @@ class Search:
             the whole batch.
 
     Raises:
-        SearchError: a half would be smaller than a batch.
+        SearchError: a class has too few examples to be in both halves.
 
     References:
         Liu, Simonyan, Yang, 2019, Algorithm 1. https://arxiv.org/abs/1806.09055
@@ -96,8 +96,10 @@ class Search:
         self.num_epochs = num_epochs
         self.augmentation = augmentation
         self.weight_half, self.arch_half = data.split(train, train.size // 2, seed=seed)
-        self.batch_size = min(batch_size, self.weight_half.size, self.arch_half.size)
-        self.steps_per_epoch = self.weight_half.size // self.batch_size
+        # The halves may differ by an example, and their numbers of batches by one.
+        smaller = min(self.weight_half.size, self.arch_half.size)
+        self.batch_size = min(batch_size, smaller)
+        self.steps_per_epoch = smaller // self.batch_size
         self.num_steps = num_epochs * self.steps_per_epoch
         init_key, arch_key, self.key = jax.random.split(jax.random.key(seed), 3)
         shape = train.inputs.shape[1:]
@@ -176,7 +178,6 @@ class Search:
                 ]
                 return self.step(state, rest, *batches)
 
-            # The halves may differ by an example, and their numbers of batches by one.
             rows = tuple(order[: self.steps_per_epoch] for order in orders)
             state, (metrics, gradients) = jax.lax.scan(step, state, rows)
             means = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
@@ -282,6 +283,11 @@ def _first_logits(space: Space, method: Method, key: jax.Array) -> dict[str, jax
     return logits
 
 
+def _all_finite(state: SearchState) -> jax.Array:
+    checks = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
+    return jnp.stack(checks).all()
+
+
 def fit(
     search: Search,
     state: SearchState | None = None,
@@ -301,18 +307,22 @@ def fit(
         The final state.
 
     Raises:
-        SearchError: the loss is not finite. `on_epoch` has not seen that state.
+        SearchError: a loss or the state is not finite. `on_epoch` has not seen that
+            state.
     """
     state = search.init() if state is None else state
+    all_finite = jax.jit(_all_finite)
     while (done := int(state.step) // search.steps_per_epoch) < search.num_epochs:
         state, metrics = search.epoch(state)
         found = metrics | diagnostics.of_logits(state.arch, search.space)
         row = {name: float(np.asarray(v)) for name, v in found.items()}
-        if not np.isfinite([row["loss"], row["arch_loss"]]).all():
+        losses = row["loss"], row["arch_loss"]
+        # The last step of an epoch can break the weights, and no loss shows it yet.
+        if not np.isfinite(losses).all() or not all_finite(state):
             raise SearchError(
-                f"The loss became {row['loss']} (weights), {row['arch_loss']} "
-                f"(architecture) in epoch {done + 1}. The last good checkpoint is kept."
-                " Lower the learning rates of the method."
+                f"The loss became {losses[0]} (weights), {losses[1]} (architecture), or "
+                f"a weight NaN, in epoch {done + 1}. The last good checkpoint is kept. "
+                "Lower the learning rates of the method."
             )
         row |= search.gap(state)
         on_epoch(state, {"epoch": done + 1, "step": int(state.step)} | row)

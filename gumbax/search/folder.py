@@ -14,58 +14,82 @@ from gumbax.search.errors import search_error
 from gumbax.search.options import Options, typed
 
 RECORD = "run.json"
+SEARCH = "search"
+RETRAIN = "retrain"
 
 
-def start(out: Path, given: Mapping[str, Any], *, resume: bool) -> Options:
-    """Opens the folder of a run, or refuses to touch what is in it.
+def start(
+    out: Path, given: Mapping[str, Any], *, resume: bool, command: str = SEARCH
+) -> Options:
+    """Settles the options of a run, or refuses to touch what is in its folder.
+
+    Nothing is written: `record` does that, when the data have been read too.
 
     Args:
         out: the folder.
         given: the options that the user named; others take their defaults, or those of
             the run that is resumed.
         resume: go on with the run that is there.
+        command: what runs, `SEARCH` or `RETRAIN`.
 
     Returns:
-        The options of the run, written to run.json.
+        The options of the run.
 
     Raises:
         SearchError: an option is out of range or would change the resumed run, the
-            run was made by another version, or the folder holds something else.
+            run was made by another version or command, or the folder holds something
+            else.
     """
-    record = out / RECORD
     if out.exists() and not out.is_dir():
         raise search_error("--out", "be a folder", f"the file {out}", "Name another.")
     if resume:
-        if not record.exists():
+        if not (out / RECORD).exists():
             raise search_error(
                 "--resume",
                 "find a run in --out",
                 f"no run.json in {out}",
                 "Leave out --resume to start a run there.",
             )
-        options, versions = read(record)
+        options, versions = read(out, command)
         _check_unchanged(options, given)
-        _check_versions(record, versions)
+        _check_versions(out / RECORD, versions)
         options.check()
         return options
-    if out.exists() and any(out.iterdir()):
-        held = "another run" if record.exists() else "other files"
-        cure = "Pass --resume to go on with it, or another --out."
-        raise search_error(
-            "--out",
-            "be a new or empty folder",
-            f"{out}, which holds {held}",
-            cure if record.exists() else "Pass another --out.",
-        )
+    _check_empty(out)
     if "dataset" not in given:
         cure = "Name one, in the command or in the TOML file: digits, or a path."
         raise search_error("dataset", "be given", "none", cure)
     options = Options(**given)
     options.check()
-    out.mkdir(parents=True, exist_ok=True)
-    content = {"options": asdict(options), "versions": _versions()}
-    write(record, json.dumps(content, indent=2) + "\n")
     return options
+
+
+def record(out: Path, options: Options, command: str = SEARCH) -> None:
+    """Makes the folder of a run and its run.json, once."""
+    if (out / RECORD).exists():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    content = {
+        "command": command,
+        "options": asdict(options),
+        "versions": _versions(),
+    }
+    write(out / RECORD, json.dumps(content, indent=2) + "\n")
+
+
+def _check_empty(out: Path) -> None:
+    unfinished = _unfinished(out / RECORD).name  # of a start that was stopped
+    if not out.exists() or all(path.name == unfinished for path in out.iterdir()):
+        return
+    again = (out / RECORD).exists()
+    raise search_error(
+        "--out",
+        "be a new or empty folder",
+        f"{out}, which holds {'another run' if again else 'other files'}",
+        "Pass --resume to go on with it, or another --out."
+        if again
+        else "Pass another --out.",
+    )
 
 
 def _versions() -> dict[str, str]:
@@ -84,39 +108,57 @@ def _check_unchanged(options: Options, given: Mapping[str, Any]) -> None:
             )
 
 
-def _check_versions(record: Path, versions: Mapping[str, str]) -> None:
+def _check_versions(path: Path, versions: Mapping[str, str]) -> None:
     for name, version in _versions().items():
         if versions.get(name) != version:
             raise search_error(
                 "--resume",
                 f"find a run of {name} {version}",
-                f"{record} of {name} {versions.get(name)}",
+                f"{path} of {name} {versions.get(name)}",
                 "Install that version to go on to the same result; nothing was "
                 "changed.",
             )
 
 
-def read(record: Path) -> tuple[Options, dict[str, str]]:
+def read(out: Path, command: str = SEARCH) -> tuple[Options, dict[str, str]]:
     """Options and versions of a run.
 
     Raises:
-        SearchError: the file is not there or cannot be read.
+        SearchError: run.json is not there or cannot be read, or is of another command.
     """
+    path = out / RECORD
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        options = Options(**typed(content["options"], str(record)))
-        return options, dict(content.get("versions", {}))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        options = Options(**typed(content["options"], str(path)))
+        versions = dict(content.get("versions", {}))
+        found = content.get("command", SEARCH)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise search_error(
             "run",
             "have its options in run.json",
-            f"{record}, which cannot be read ({error})",
+            f"{path}, which cannot be read ({error})",
             "Restore the file, or start another run with another --out.",
         ) from error
+    if found != command:
+        raise search_error(
+            "run",
+            f"be the folder of `gumbax {command}`",
+            f"{out} of `gumbax {found}`",
+            "Pass another folder; nothing was changed.",
+        )
+    return options, versions
 
 
 def write(path: Path, text: str) -> None:
     """Replaces a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary = _unfinished(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")

@@ -143,6 +143,13 @@ class Layers:
         return Pool("max", self.stock, size, stride, pad)
 
 
+class Identity(nnx.Module):
+    """x as it is: `skip_connect` with stride 1."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
 class Pool(nnx.Module):
     """Mean or maximum over square windows."""
 

@@ -224,7 +224,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise search_error(
             "--config", "be a TOML file", f"{path} ({error})", "Mend or rename it."
         ) from error

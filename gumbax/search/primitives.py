@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gumbax.search.layers import Layers
+from gumbax.search.layers import Identity, Layers
 from gumbax.search.space import Primitive
 
 
@@ -24,13 +24,6 @@ class Zero(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
-
-
-class Identity(nnx.Module):
-    """`skip_connect` with stride 1."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x
 
 
 class FactorizedReduce(nnx.Module):

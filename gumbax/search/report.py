@@ -1,7 +1,6 @@
 """The gap report: what was trained in the search against what is kept."""
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from gumbax._relaxation import gumbel_softmax
+from gumbax.search import lines
 from gumbax.search.data import Dataset, Examples
 from gumbax.search.diagnostics import stable_hash
 from gumbax.search.edges import Operation
@@ -115,15 +115,32 @@ def evaluate_derived(
     Returns:
         A row, or none where nothing is normalised over the batch.
     """
+    calibrated = calibrate(derived, train, key)
+    if calibrated is derived:
+        return ()
+    classes = predict(calibrated, test.inputs)
+    return (Row(RECALIBRATED, (accuracy(classes, test.labels),)),)
+
+
+def calibrate(derived: Network, train: Examples, key: jax.Array) -> Network:
+    """A network that predicts one example alone as it does in a batch.
+
+    Args:
+        derived: what `derive` gave.
+        train: training examples.
+        key: of the 20 batches of 256 that statistics are measured on.
+
+    Returns:
+        `derived` itself where nothing is normalised over the batch.
+    """
     norms = [m for _, m in nnx.iter_modules(derived) if isinstance(m, nnx.BatchNorm)]
     if not norms:
-        return ()
+        return derived
     size = min(256, train.size)
     order = jax.random.permutation(key, train.size)
     count = min(RECALIBRATION_BATCHES, train.size // size)
     batches = [train.inputs[order[i * size : (i + 1) * size]] for i in range(count)]
-    classes = predict(recalibrate(derived, batches), test.inputs)
-    return (Row(RECALIBRATED, (accuracy(classes, test.labels),)),)
+    return recalibrate(derived, batches)
 
 
 def agrees(supernet: Supernet, derived: Network, genotype: Genotype, x) -> bool:
@@ -170,7 +187,7 @@ def train_all(
     Returns:
         name -> test accuracy in percent.
     """
-    done = {row["name"]: row for row in read_lines(record)}
+    done = {row["name"]: row for row in lines.keep(record)}
     results = {}
     for i, (name, genotype) in enumerate(genotypes.items()):
         text = str(genotype)
@@ -188,21 +205,8 @@ def train_all(
         )
         row = {"name": name, "genotype": text, "test_accuracy": results[name]}
         with record.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            lines.append(file, row)
     return results
-
-
-def read_lines(path: Path) -> list[dict]:
-    """Rows of a JSON-lines file; a last line that was cut off is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 def over_seeds(reports: Sequence[Sequence[Row]]) -> tuple[Row, ...]:
@@ -210,7 +214,7 @@ def over_seeds(reports: Sequence[Sequence[Row]]) -> tuple[Row, ...]:
 
     The random architectures of all runs are put together.
     """
-    names = [row.name for row in reports[0]]
+    names = dict.fromkeys(row.name for report in reports for row in report)
     rows = []
     for name in names:
         found = [row for report in reports for row in report if row.name == name]
@@ -251,5 +255,17 @@ def to_json(rows: Sequence[Row]) -> list[dict]:
 
 
 def from_json(rows: Sequence[Mapping]) -> tuple[Row, ...]:
-    """Undoes `to_json`."""
-    return tuple(Row(str(r["name"]), tuple(map(float, r["values"]))) for r in rows)
+    """Undoes `to_json`.
+
+    Raises:
+        ValueError: a row has an unknown name or no values, or one of those of the gap
+            is not there.
+    """
+    found = tuple(Row(r["name"], tuple(map(float, r["values"]))) for r in rows)
+    for row in found:
+        if row.name not in NOTES or not row.values:
+            raise ValueError(f"the row {row.name!r} with {len(row.values)} values")
+    missing = {SOFT, DRAWN, ARGMAX} - {row.name for row in found}
+    if missing:
+        raise ValueError(f"no row {min(missing)!r}")
+    return found

@@ -29,9 +29,13 @@ def read_genotype(source: str) -> Genotype:
     """
     path = Path(source)
     try:
-        if path.is_dir():
+        try:
+            known = path.exists()
+        except OSError:  # a text may be too long for the name of a file
+            known = False
+        if known and path.is_dir():
             return Genotype.load(path / GENOTYPE)
-        if path.is_file():
+        if known:
             text = path.read_text(encoding="utf-8")
             if text.lstrip().startswith("{"):
                 return Genotype.from_json(text)
@@ -56,7 +60,7 @@ def retrain(
     """Trains an architecture from scratch and measures it on the test set.
 
     Args:
-        out: folder that `folder.start` has opened.
+        out: folder that `folder.start` has looked into.
         genotype: the architecture.
         options: what `folder.start` returned; `train_epochs` is the length.
         progress: where to show how far it is.
@@ -72,8 +76,10 @@ def retrain(
     """
     progress = progress or Silent()
     dataset = load_data(options)
+    asked = options
     if options.space is None:
-        options = replace(options, space=_space_of(genotype))
+        options = replace(options, space=genotype.space)
+        options.check()
     space = options.make_space(dataset)
     try:
         genotype.check(space)
@@ -90,6 +96,7 @@ def retrain(
         options=training_options,
         seed=options.seed,
     )
+    folder.record(out, asked, folder.RETRAIN)
     run_id = hashlib.sha256((options.run_id + str(genotype)).encode()).hexdigest()[:12]
     checkpoints = Checkpoints(out / CHECKPOINTS, run_id)
     state, first = training.init(), 0
@@ -125,8 +132,3 @@ def retrain(
     with contextlib.suppress(ImportError):
         export(network, dataset.train.inputs.shape[1:], out / "network.stablehlo")
     return result
-
-
-def _space_of(genotype: Genotype) -> str:
-    """The genotype's own space: retraining needs no --space."""
-    return genotype.space

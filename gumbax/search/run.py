@@ -3,15 +3,15 @@
 import contextlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from gumbax.search import datasets, folder, plots, report
+from gumbax.search import datasets, folder, lines, plots, report
 from gumbax.search.checkpoint import Checkpoints
+from gumbax.search.comparison import REPORT, for_plot, read_report
 from gumbax.search.data import Dataset
 from gumbax.search.diagnostics import probabilities
 from gumbax.search.errors import SearchError, search_error
@@ -28,7 +28,6 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 CHOICES = "choices.jsonl"
 GENOTYPE = "genotype.json"
-REPORT = "report.json"
 
 
 def load_data(options: Options) -> Dataset:
@@ -58,7 +57,7 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     """Searches, derives, retrains and reports, from wherever the folder stands.
 
     Args:
-        out: folder that `folder.start` has opened.
+        out: folder that `folder.start` has looked into.
         options: what it returned.
         progress: where to show how far it is.
 
@@ -73,6 +72,7 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     progress = progress or Silent()
     dataset = load_data(options)
     search = make_search(options, dataset)
+    folder.record(out, options)
     state = _search(out, options, search, progress)
     genotype = search.method.genotype(state.arch, search.space)
     folder.write(out / GENOTYPE, genotype.to_json())
@@ -164,7 +164,8 @@ def _search(
             first, state = restored
             progress.say(f"resumed from epoch {first}")
         paths = (out / METRICS, out / CHOICES)
-        rows, _ = (_keep_lines(path, first) for path in paths)
+        # What was written after the checkpoint is done again.
+        rows, _ = (lines.keep(p, lambda row: row["epoch"] <= first) for p in paths)
         seconds = rows[-1]["seconds"] if rows else 0.0
         began = saved = time.perf_counter()
         with (
@@ -184,8 +185,8 @@ def _search(
                     for name, p in probabilities(state.arch).items()
                 }
                 row = row | {"seconds": round(seconds + now - began, 3)}
-                _append(metrics_file, row)
-                _append(choices_file, {"epoch": epoch, "probabilities": chosen})
+                lines.append(metrics_file, row)
+                lines.append(choices_file, {"epoch": epoch, "probabilities": chosen})
                 last = epoch == search.num_epochs
                 if last or now - saved >= SECONDS_PER_CHECKPOINT:
                     checkpoints.save(epoch, state)
@@ -196,18 +197,6 @@ def _search(
             return fit(search, state, on_epoch)
 
 
-def _append(file, row: dict) -> None:
-    file.write(json.dumps(row) + "\n")
-    file.flush()
-
-
-def _keep_lines(path: Path, last_epoch: int) -> list[dict]:
-    """Drops what was written after the checkpoint, or cut off."""
-    rows = [row for row in report.read_lines(path) if row["epoch"] <= last_epoch]
-    folder.write(path, "".join(json.dumps(row) + "\n" for row in rows))
-    return rows
-
-
 def draw(out: Path, space: Space) -> None:
     """Draws what a folder holds: cell, curves, choices and gap, as SVG and PNG."""
 
@@ -215,11 +204,18 @@ def draw(out: Path, space: Space) -> None:
         return [out / f"{name}.svg", out / f"{name}.png"]
 
     if (out / GENOTYPE).exists():
-        plots.draw_genotype(Genotype.load(out / GENOTYPE), space, both("cell"))
-    rows = report.read_lines(out / METRICS)
+        try:
+            genotype = Genotype.load(out / GENOTYPE)
+            genotype.check(space)
+        except ValueError as error:
+            cure = "Derive it again: `gumbax derive` and the folder."
+            must = f"be of the space {space.name}"
+            raise search_error(GENOTYPE, must, str(error), cure) from error
+        plots.draw_genotype(genotype, space, both("cell"))
+    rows = lines.read(out / METRICS)
     if rows:
         plots.draw_curves(rows, both("curves"))
-    epochs = report.read_lines(out / CHOICES)
+    epochs = lines.read(out / CHOICES)
     if epochs:
         history = {
             name: np.asarray([row["probabilities"][name] for row in epochs])
@@ -227,62 +223,8 @@ def draw(out: Path, space: Space) -> None:
         }
         plots.draw_choices(history, space, both("choices"))
     if (out / REPORT).exists():
-        method, found = read_report(out)
-        plots.draw_gap({method: _for_plot(found)}, both("gap"))
-
-
-def read_report(out: Path) -> tuple[str, tuple[Row, ...]]:
-    """Method and rows of a finished run.
-
-    Raises:
-        SearchError: there is no report, or it cannot be read.
-    """
-    path = out / REPORT
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return str(content["options"]["method"]), report.from_json(content["rows"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise search_error(
-            "run",
-            "be the folder of a finished search",
-            f"{path}, which cannot be read ({error})",
-            "Finish it: `gumbax search --resume --out` and the folder.",
-        ) from error
-
-
-def _for_plot(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
-    return {row.name: (row.mean, row.std) for row in rows}
-
-
-def compare(folders: Sequence[Path], out: Path | None = None) -> str:
-    """The report of several runs: means over the seeds, method by method.
-
-    Args:
-        folders: of finished runs.
-        out: where the figure (gap.svg, gap.png) and the tables (gap.txt) go.
-
-    Returns:
-        One table for each method.
-
-    Raises:
-        SearchError: a folder has no report.
-    """
-    by_method: dict[str, list[tuple[Row, ...]]] = {}
-    for one in folders:
-        method, rows = read_report(one)
-        by_method.setdefault(method, []).append(rows)
-    tables, figure = [], {}
-    for method, reports in by_method.items():
-        together = report.over_seeds(reports)
-        runs = "1 run" if len(reports) == 1 else f"{len(reports)} runs"
-        tables.append(report.format_table(together, f"Method {method}, {runs}"))
-        figure[method] = _for_plot(together)
-    text = "\n".join(tables)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        folder.write(out / "gap.txt", text)
-        plots.draw_gap(figure, [out / "gap.svg", out / "gap.png"])
-    return text
+        found = read_report(out)
+        plots.draw_gap({found.method: for_plot(found.rows)}, both("gap"))
 
 
 def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
@@ -298,7 +240,7 @@ def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
     Raises:
         SearchError: the folder has no run or no checkpoint.
     """
-    options, _ = folder.read(out / folder.RECORD)
+    options, _ = folder.read(out)
     dataset = load_data(options)
     search = make_search(options, dataset)
     checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
@@ -313,5 +255,10 @@ def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
         )
     _, state = restored
     make = search.method.genotype if rule is None else rule
-    genotype = make(state.arch, search.space)
-    return search, genotype, derive(search.supernet(state), genotype)
+    try:
+        genotype = make(state.arch, search.space)
+        network = derive(search.supernet(state), genotype)
+    except ValueError as error:
+        cure = "Use another rule."
+        raise search_error("--rule", "fit the space", str(error), cure) from error
+    return search, genotype, network

@@ -109,6 +109,12 @@ class Space(abc.ABC):
 def check_primitives(space: str, names: Any, known: Mapping[str, Primitive]) -> None:
     """Raises ValueError unless these are names of known primitives."""
     unknown = [name for name in names if name not in known]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            _checks.message(
+                space, "primitives", "be different", tuple(names), "Name each once."
+            )
+        )
     if unknown or not names:
         raise ValueError(
             _checks.message(

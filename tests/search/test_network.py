@@ -1,9 +1,6 @@
 """The supernet and what is derived from it."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +21,6 @@ from gumbax.search.network import (
     Supernet,
     dense_operation,
     derive,
-    export,
     new_network,
     num_weights,
     path_operation,
@@ -207,9 +203,7 @@ def test_recalibration_with_one_batch_is_the_training_mode_on_it():
     genotype = Genotype.from_index(2, space)
     net = new_network(space, genotype, (6, 6, 3), 5, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (8, 6, 6, 3))
-    np.testing.assert_allclose(
-        recalibrate(net, [x])(x), net(x), rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(recalibrate(net, [x])(x), net(x), rtol=1e-3, atol=1e-4)
 
 
 def test_recalibration_needs_a_batch():
@@ -228,7 +222,9 @@ def test_logits_get_the_dense_straight_through_gradient(supernet, digits):
     def gradient(operation):
         def loss(arch):
             net = nnx.merge(graphdef, arch, weights)
-            choice = {n: gumbel_softmax(key, a, hard=True) for n, a in net.logits().items()}
+            choice = {
+                n: gumbel_softmax(key, a, hard=True) for n, a in net.logits().items()
+            }
             return jnp.sum(net(x, choice, operation) ** 2)
 
         return jax.tree.leaves(jax.jit(jax.grad(loss))(arch))[0]
@@ -245,7 +241,9 @@ def test_logits_get_the_dense_straight_through_gradient(supernet, digits):
 
 
 def test_dropped_paths_are_all_or_nothing_and_scaled_up(space):
-    genotype = Genotype("tiny", {"cell": (("nor_conv_1x1", 0, 1), ("max_pool_3x3", 1, 2))})
+    genotype = Genotype(
+        "tiny", {"cell": (("nor_conv_1x1", 0, 1), ("max_pool_3x3", 1, 2))}
+    )
     net = new_network(space, genotype, (8, 8, 1), 10, rngs=nnx.Rngs(0))
     cell = net.cells[0][0]
     x = jax.random.normal(jax.random.key(0), (64, 4, 4, 4))

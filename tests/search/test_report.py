@@ -1,89 +1,56 @@
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gumbax.search import plots, report
-from gumbax.search.genotype import Genotype
-from gumbax.search.report import SupernetAccuracies
+from gumbax.search import report
+from gumbax.search.report import Row
 
 
-def test_rows_have_sample_standard_deviations():
-    searched = SupernetAccuracies(soft=90.0, straight_through=(80.0, 84.0), argmax=83.0)
-    rows = {row.name: row for row in report.make_rows(searched, 95.0, [94.0, 92.0])}
-    draws = rows["straight-through network"]
-    assert (draws.mean, draws.count) == (82.0, 2)
-    np.testing.assert_allclose(draws.std, 8**0.5)
-    assert rows["random architectures"].mean == 93.0
-    text = report.format_table(tuple(rows.values()), "Title")
-    assert "soft network               +7.00" in text
-    assert "straight-through network   -1.00" in text
-    assert "93.00 % ± 1.41" in text
-
-
-def test_peaked_logits_leave_no_gap(supernet, digits):
-    supernet.arch_logits[...] = 1000.0 * jax.nn.one_hot(jnp.array([2, 1, 3]), 4)
-    found = report.evaluate_supernet(supernet, digits.test, jax.random.key(0))
-    assert len(found.straight_through) == report.NUM_DRAWS
-    assert set(found.straight_through) == {found.argmax}
-    one_image = 100 / digits.test.size
-    assert abs(found.soft - found.argmax) < 1.01 * one_image
-
-
-def test_flat_logits_draw_different_networks(supernet, digits):
-    supernet.arch_logits[...] = jnp.zeros((3, 4))
-    found = report.evaluate_supernet(supernet, digits.test, jax.random.key(0))
-    assert len(set(found.straight_through)) > 3
-
-
-def test_trainings_are_recorded_and_not_done_twice(space, digits, tmp_path):
-    names = {"derived": Genotype(space="tiny", operations=("conv_1x1",) * 3)}
-    record = tmp_path / "trainings.jsonl"
-    options = {"num_steps": 30, "seed": 0, "record": record}
-    seen = []
-    first = report.train_all(
-        space, names, digits, **options, on_progress=lambda *a: seen.append(a)
+def rows(soft, drawn, argmax, others=()):
+    found = (
+        Row(report.SOFT, (soft,)),
+        Row(report.DRAWN, drawn),
+        Row(report.ARGMAX, (argmax,)),
+        Row(report.RETRAINED, (95.0,)),
     )
-    assert seen == [("derived", 20), ("derived", 30)]
-    row = json.loads(record.read_text())
-    assert row["test_accuracy"] == first["derived"] > 0
-    record.write_text(json.dumps(row | {"test_accuracy": 12.5}) + '\n{"name": "ran')
-    assert report.train_all(space, names, digits, **options) == {"derived": 12.5}
+    return (*found, Row(report.RANDOM, others)) if others else found
 
 
-def test_line_that_was_cut_off_is_left_out(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 20}\n{"step": 4')
-    assert report.read_lines(path) == [{"step": 20}]
-    assert report.read_lines(tmp_path / "missing") == []
+def test_means_and_sample_deviations():
+    row = Row(report.DRAWN, (90.0, 94.0))
+    assert row.mean == 92
+    np.testing.assert_allclose(row.std, np.sqrt(8))
+    assert Row(report.SOFT, (90.0,)).std is None
 
 
-@pytest.fixture
-def genotype():
-    return Genotype(space="tiny", operations=("conv_1x1", "none", "skip_connect"))
+def test_gap_is_what_was_searched_minus_what_is_kept():
+    found = report.gaps(rows(98.0, (90.0, 92.0), 89.0))
+    assert found == {report.SOFT: 9.0, report.DRAWN: 2.0}
 
 
-def test_drawing_shows_the_connections_and_no_others(genotype, space, tmp_path):
-    paths = [tmp_path / "cell.svg", tmp_path / "cell.png"]
-    plots.draw_cell(genotype, space, paths)
-    svg = paths[0].read_text()
-    assert "<!-- conv_1x1 -->" in svg
-    assert "<!-- skip_connect -->" in svg
-    assert "<!-- none -->" not in svg
-    assert paths[1].read_bytes().startswith(b"\x89PNG")
+def test_seeds_are_put_together():
+    together = report.over_seeds(
+        [rows(98, (90, 92), 89, (80, 82)), rows(96, (90, 94), 91, (84, 86))]
+    )
+    by_name = {row.name: row for row in together}
+    assert by_name[report.SOFT].values == (98, 96)
+    assert by_name[report.DRAWN].values == (91, 92)
+    assert by_name[report.RANDOM].values == (80, 82, 84, 86)
 
 
-def test_equal_cells_give_equal_drawings(genotype, space, tmp_path):
-    paths = [tmp_path / name for name in ("a.svg", "b.svg")]
-    for path in paths:
-        plots.draw_cell(genotype, space, [path])
-    assert paths[0].read_bytes() == paths[1].read_bytes()
+def test_json_gives_the_rows_back():
+    found = rows(98.0, (90.0, 92.0), 89.0, (80.0, 82.0))
+    assert report.from_json(json.loads(json.dumps(report.to_json(found)))) == found
 
 
-def test_curves_are_drawn(tmp_path):
-    names = ("loss", "accuracy", "arch_loss", "arch_accuracy", "temperature", "entropy")
-    rows = [{"step": i} | dict.fromkeys(names, 1 / i) for i in (1, 2, 3)]
-    plots.draw_curves(rows, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+def test_json_without_a_row_of_the_gap_is_refused():
+    with pytest.raises(ValueError, match="soft network"):
+        report.from_json(report.to_json(rows(98.0, (90.0,), 89.0)[1:]))
+
+
+def test_table_shows_every_row_and_both_gaps():
+    text = report.format_table(rows(98.0, (90.0, 92.0), 89.0, (80.0, 82.0)), "Title")
+    assert text.startswith("Title\n")
+    for piece in ("98.00 %", "91.00 % ± 1.41", "(2)", "+9.00", "+2.00"):
+        assert piece in text
