@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from gumbax.search.optimizers import InnerStep
 
@@ -93,7 +92,9 @@ def finite_difference(
         Liu, Simonyan, Yang, 2019 (DARTS), Eq. 8.
     """
     _, value, g_arch, v = _unrolled(problem, arch, weights, inner)
-    radius = 0.01 / optax.global_norm(v)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(d)) for d in jax.tree.leaves(v)))
+    # Nothing to move along where v is 0, and no NaN.
+    radius = 0.01 / jnp.maximum(norm, 1e-12)
 
     def arch_gradient(sign):
         moved = jax.tree.map(lambda w, d: w + sign * radius * d, weights, v)

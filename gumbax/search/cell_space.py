@@ -1,5 +1,6 @@
 """Spaces of one cell whose nodes are sums over all nodes before: NAS-Bench-201's."""
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -139,7 +140,9 @@ class CellNetwork(nnx.Module):
         cells, reductions = [], []
         for stage in range(space.num_stages):
             if stage:
-                reductions.append(ResidualBlock(c, 2 * c, layers=layers, rngs=rngs))
+                # As published: scale and bias outside the cells, in the search too.
+                affine = dataclasses.replace(layers, affine=True)
+                reductions.append(ResidualBlock(c, 2 * c, layers=affine, rngs=rngs))
                 c *= 2
 
             def make(name: str, rngs: nnx.Rngs, c: int = c) -> nnx.Module:

@@ -106,7 +106,7 @@ class Candidates(nnx.Module):
 
     def _weights(self, context: Context) -> jax.Array:
         assert context.weights is not None
-        return context.weights[self.choice][jnp.asarray(self.rows)]
+        return context.weights[self.choice][jnp.asarray(self.rows, jnp.int32)]
 
     def _keys(self, context: Context) -> jax.Array | None:
         if context.key is None:

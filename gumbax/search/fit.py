@@ -320,9 +320,9 @@ def fit(
         # The last step of an epoch can break the weights, and no loss shows it yet.
         if not np.isfinite(losses).all() or not all_finite(state):
             raise SearchError(
-                f"The loss became {losses[0]} (weights), {losses[1]} (architecture), or "
-                f"a weight NaN, in epoch {done + 1}. The last good checkpoint is kept. "
-                "Lower the learning rates of the method."
+                f"The loss became {losses[0]} (weights), {losses[1]} (architecture), "
+                f"or a weight NaN, in epoch {done + 1}. The last good checkpoint is "
+                "kept. Lower the learning rates of the method."
             )
         row |= search.gap(state)
         on_epoch(state, {"epoch": done + 1, "step": int(state.step)} | row)

@@ -205,7 +205,7 @@ METHODS: Mapping[str, Method] = {
             temperature=_annealed,
             bilevel=single_level,
             preset=Preset(
-                arch=ArchAdam(),
+                arch=ArchAdam(clip=10.0),
                 temperature=_preset("snas"),
                 init=(1.0, 0.01),
                 num_epochs=150,

@@ -38,6 +38,20 @@ def cosine_by_epoch(
     return schedule
 
 
+def _clipped(norm: float | None) -> optax.GradientTransformation:
+    return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+
+
+def _part(state: PyTree, kind: type) -> Any:
+    """The one part of an optimiser's state that is of this kind.
+
+    Not by a name in the tree, which a user's module can have too.
+    """
+    parts = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    (found,) = [part for part in parts if isinstance(part, kind)]
+    return found
+
+
 @dataclass(frozen=True)
 class Sgd:
     """Momentum, L2 decay after clipping, a cosine by epochs: the weights of DARTS.
@@ -64,9 +78,7 @@ class Sgd:
         """The optimiser for a run of this length."""
         schedule = self.schedule(num_epochs, steps_per_epoch)
         return optax.chain(
-            optax.identity()
-            if self.clip is None
-            else optax.clip_by_global_norm(self.clip),
+            _clipped(self.clip),
             optax.add_decayed_weights(self.weight_decay),
             optax.sgd(schedule, momentum=self.momentum, nesterov=self.nesterov),
         )
@@ -77,8 +89,11 @@ class Sgd:
         return cosine_by_epoch(self.learning_rate, self.final, *lengths)
 
     def inner_step(self, state: PyTree, learning_rate: jax.Array) -> InnerStep:
-        """The step that second-order methods unroll; clipping is left out."""
-        trace = optax.tree_utils.tree_get(state, "trace")
+        """The step that second-order methods unroll.
+
+        As published, clipping is left out of it, and so is Nesterov's look-ahead.
+        """
+        trace = _part(state, optax.TraceState).trace
         return InnerStep(learning_rate, self.momentum, self.weight_decay, trace)
 
 
@@ -113,7 +128,7 @@ class AdamW:
 
     def inner_step(self, state: PyTree, learning_rate: jax.Array) -> InnerStep:
         """A plain gradient step of that learning rate: Adam's own is not unrolled."""
-        mu = optax.tree_utils.tree_get(state, "mu")
+        mu = _part(state, optax.ScaleByAdamState).mu
         return InnerStep(learning_rate, 0.0, 0.0, jax.tree.map(jnp.zeros_like, mu))
 
 
@@ -126,20 +141,23 @@ class ArchAdam:
         b1: decay of the first moment.
         b2: decay of the second moment.
         weight_decay: added to the gradient before the moments.
+        clip: largest global norm of the gradient; None for no limit.
     """
 
     learning_rate: float = 3e-4
     b1: float = 0.5
     b2: float = 0.999
     weight_decay: float = 1e-3
+    clip: float | None = None
 
     def make(self, warmup_steps: float) -> optax.GradientTransformation:
-        """The optimiser, which rests for some steps."""
+        """The optimiser. For some steps it gathers moments and leaves the logits."""
 
         def rate(step):
             return jnp.where(step < warmup_steps, 0.0, self.learning_rate)
 
         return optax.chain(
+            _clipped(self.clip),
             optax.add_decayed_weights(self.weight_decay),
             optax.adam(rate, b1=self.b1, b2=self.b2),
         )

@@ -1,6 +1,7 @@
 """Small spaces and a short search, built and compiled once for all tests."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,31 @@ from flax import nnx
 
 from gumbax.search import data, datasets
 from gumbax.search.cell_space import CellSpace
+from gumbax.search.chain_space import ChainSpace, skip
 from gumbax.search.fit import Search
 from gumbax.search.methods import METHODS
 from gumbax.search.network import Supernet
 
 NUM_EPOCHS = 4
 BATCH_SIZE = 64
+
+
+def dense(activation, c_in, c_out, *, stride, layers, rngs):
+    del stride, layers
+    return nnx.Sequential(nnx.Linear(c_in, c_out, rngs=rngs), activation)
+
+
+# One layer of three operations, two of them with weights of one shape.
+CHAIN = ChainSpace(
+    name="chain",
+    primitives={
+        "skip_connect": skip,
+        "relu": functools.partial(dense, nnx.relu),
+        "tanh": functools.partial(dense, jnp.tanh),
+    },
+    widths=(6, 6),
+    stem=functools.partial(dense, jnp.sin),
+)
 
 
 @pytest.fixture(scope="session")

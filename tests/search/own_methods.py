@@ -1,0 +1,104 @@
+"""Three published methods that gumbax does not have, each as one record."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+import gumbax
+from gumbax.logit_gradients import LogitGradient
+from gumbax.search.bilevel import single_level
+from gumbax.search.methods import Method, path
+from gumbax.search.network import dense_operation
+
+
+def one(num_epochs, steps_per_epoch):
+    return gumbax.schedules.constant(1.0)
+
+
+# DrNAS: weights from a Dirichlet distribution, differentiated implicitly.
+
+
+def dirichlet(key, logits, temperature):
+    return jax.random.dirichlet(key, jax.nn.elu(logits) + 1)
+
+
+DRNAS = Method("drnas", dirichlet, dense_operation, temperature=one)
+
+
+# DSNAS: hard draws; the score function, whose local reward is the credit.
+
+
+@jax.custom_vjp
+def _with_score(logits, one_hot):
+    return one_hot
+
+
+def _score(residuals, credits):
+    logits, one_hot = residuals
+    reward = jnp.sum(credits * one_hot, axis=-1, keepdims=True)
+    return reward * (one_hot - jax.nn.softmax(logits)), None
+
+
+_with_score.defvjp(lambda logits, one_hot: (one_hot, (logits, one_hot)), _score)
+
+
+def score_function(key, logits, temperature):
+    one_hot = gumbax.gumbel_softmax(key, jax.lax.stop_gradient(logits), hard=True)
+    return _with_score(logits, one_hot)
+
+
+DSNAS = Method(
+    "dsnas", score_function, path(gumbax.sampled), temperature=one, bilevel=single_level
+)
+
+
+# ProxylessNAS, two paths: a pair is drawn without replacement, one of it is active, and
+# both have their credits. The weights are 1 for the active one, -1 for the other.
+
+
+@jax.custom_vjp
+def _with_gradient_of(relaxed, value):
+    return value
+
+
+_with_gradient_of.defvjp(lambda relaxed, value: (value, None), lambda _, g: (g, None))
+
+
+def two_paths(key, logits, temperature):
+    pair_key, active_key = jax.random.split(key)
+    noise = gumbax.gumbel.sample(pair_key, logits.shape)
+    scores = jax.lax.stop_gradient(logits) + noise
+    second = jnp.sort(scores, axis=-1)[..., -2:-1]
+    pair = scores >= second
+    active = gumbax.gumbel_softmax(
+        active_key, jax.lax.stop_gradient(logits), hard=True, where=pair
+    )
+    relaxed = jax.nn.softmax(jnp.where(pair, logits, -jnp.inf))
+    return _with_gradient_of(relaxed, 2 * active - pair)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair(LogitGradient):
+    """The credits of the chosen branch and of one other."""
+
+    other: jax.Array
+
+    def credits(self, path):
+        credits = jnp.where(path.is_chosen(), path.chosen, 0)
+        return credits.at[self.other].set(path.credit_of(self.other))
+
+
+jax.tree_util.register_dataclass(Pair, data_fields=["other"], meta_fields=[])
+
+
+def pair_operation(weights, branches, params, x, *, key=None):
+    fixed = jax.lax.stop_gradient(weights)
+    one_hot = weights + jnp.where(fixed < 0, 1.0, 0.0)
+    record = Pair(other=jnp.argmin(fixed))
+    return gumbax.single_path(one_hot, branches, params, x, logit_gradient=record)
+
+
+TWO_PATH = Method("two_path", two_paths, pair_operation, temperature=one)
+
+OWN = {method.name: method for method in (DRNAS, DSNAS, TWO_PATH)}
