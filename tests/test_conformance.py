@@ -61,6 +61,9 @@ PUBLIC = [
     *GATES,
     gumbax.mixed_op,
     gumbax.single_path,
+    gumbax.subset,
+    gumbax.draw_choices,
+    gumbax.scan_edges,
     gumbax.nnx.pure_branches,
     convolution.conv_general_dilated,
     pooling.max_pool,
@@ -157,6 +160,33 @@ def mixed_op(logits):
     return gumbax.mixed_op(logits[0, :2], branches, [jnp.float32(2), None], logits)
 
 
+def cell_gradient(key, logits):
+    """Two edges that draw from one record of choices; a random subset is credited."""
+    branches = [lambda params, x: params * x, lambda params, x: jnp.sin(x)]
+    draw_key, subset_key = jax.random.split(key)
+
+    def loss(logits):
+        choices = gumbax.draw_choices(draw_key, {"cell": logits[:2, :2]}, hard=True)
+        params = [jnp.arange(1.0, 3.0), jnp.zeros((2, 0))]
+
+        def edge(own, x):
+            weights, *params = own
+            return gumbax.single_path(
+                weights,
+                branches,
+                params,
+                x,
+                logit_gradient=gumbax.subset(1),
+                key=subset_key,
+            )
+
+        nodes = jnp.zeros((3, 5)).at[0].set(1.0)
+        per_edge = (choices["cell"], *params)
+        return jnp.sum(gumbax.scan_edges(edge, per_edge, nodes, [(0, 1), (1, 2)]))
+
+    return jax.grad(loss)(logits)
+
+
 def with_shape(sampler, **options):
     return lambda key: sampler(key, (4, 700), **options)
 
@@ -179,6 +209,7 @@ LOWERED = {
     **{f.__name__: (f, (X,)) for f in GATES},
     "single_path": (single_path_gradient, (KEY, X)),
     "mixed_op": (mixed_op, (X,)),
+    "subset, draw_choices, scan_edges": (cell_gradient, (KEY, X)),
     "conv_general_dilated": (
         lambda x, w: convolution.conv_general_dilated(
             x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")

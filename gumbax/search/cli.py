@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 _RESUME = "Pass --resume to go on from the last checkpoint."
-_EXTRAS = ("sklearn", "matplotlib", "rich", "orbax", "tensorstore")
+_EXTRAS = ("sklearn", "matplotlib", "rich", "orbax", "tensorstore", "flatbuffers")
 
 _DESCRIPTION = """\
 Differentiable architecture search with Gumbel-Softmax.
@@ -161,27 +161,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gumbax {gumbax.__version__}")
         return 0
     command = given.pop("command")
-    resumable = command in ("search", "retrain")
     if command is None:
         top.print_help()
         return 0
-    run = {
-        "search": _search,
-        "derive": _derive,
-        "retrain": _retrain,
-        "report": _report,
-        "plot": _plot,
-    }[command]
+    resume = f" {_RESUME}" if command in ("search", "retrain") else ""
     try:
-        from gumbax.search.errors import SearchError
-
-        try:
-            run(given)
-        except SearchError as error:
-            return _fail(str(error))
-        except OSError as error:
-            return _fail(_told(error) + (f" {_RESUME}" if resumable else ""))
-        return 0
+        return _run(command, given, resume)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRAS:
             raise
@@ -190,8 +175,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             'pip install "gumbax[search]"'
         )
     except KeyboardInterrupt:
-        print("gumbax: stopped." + f" {_RESUME}" * resumable, file=sys.stderr)
+        print(f"gumbax: stopped.{resume}", file=sys.stderr)
         return 130
+
+
+def _run(command: str, given: dict[str, Any], resume: str) -> int:
+    from gumbax.search.errors import SearchError
+
+    commands = {
+        "search": _search,
+        "derive": _derive,
+        "retrain": _retrain,
+        "report": _report,
+        "plot": _plot,
+    }
+    try:
+        commands[command](given)
+    except SearchError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(_told(error) + resume)
+    return 0
 
 
 def _told(error: OSError) -> str:

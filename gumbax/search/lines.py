@@ -1,4 +1,4 @@
-"""Files of JSON lines, of which a stopped process leaves all but the last line whole."""
+"""Files of JSON lines: a stopped process leaves all but the last line whole."""
 
 import json
 from collections.abc import Callable, Iterable

@@ -67,8 +67,8 @@ def retrain(
 
     Returns:
         Test accuracy in percent. The folder holds run.json, genotype.json,
-        checkpoints, result.json and, where `flatbuffers` is installed,
-        network.stablehlo, which `jax.export.deserialize` reads.
+        checkpoints, result.json and network.stablehlo, which
+        `jax.export.deserialize` reads.
 
     Raises:
         SearchError: the genotype is of another space, the data or a checkpoint cannot
@@ -129,6 +129,5 @@ def retrain(
         "test_accuracy": result,
     }
     folder.write(out / "result.json", json.dumps(content, indent=2) + "\n")
-    with contextlib.suppress(ImportError):
-        export(network, dataset.train.inputs.shape[1:], out / "network.stablehlo")
+    export(network, dataset.train.inputs.shape[1:], out / "network.stablehlo")
     return result

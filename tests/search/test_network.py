@@ -321,7 +321,6 @@ assert "gumbax" not in sys.modules and "flax" not in sys.modules
 
 
 def test_exported_network_runs_without_gumbax_and_flax(space, tmp_path):
-    pytest.importorskip("flatbuffers")
     kept = (("nor_conv_1x1", 0, 1), ("max_pool_3x3", 0, 2), ("skip_connect", 1, 2))
     net = new(space, Genotype("tiny", {"cell": kept}), (8, 8, 1))
     x = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
