@@ -151,13 +151,14 @@ class ArchAdam:
     clip: float | None = None
 
     def make(self, warmup_steps: float) -> optax.GradientTransformation:
-        """The optimiser. For some steps it gathers moments and leaves the logits."""
+        """The optimiser, at rest for some steps.
 
-        def rate(step):
-            return jnp.where(step < warmup_steps, 0.0, self.learning_rate)
-
-        return optax.chain(
+        Its moments begin with the logits: in the first steps of a network gradients are
+        so large that a second moment that had seen them would hold the logits fast.
+        """
+        adam = optax.chain(
             _clipped(self.clip),
             optax.add_decayed_weights(self.weight_decay),
-            optax.adam(rate, b1=self.b1, b2=self.b2),
+            optax.adam(self.learning_rate, b1=self.b1, b2=self.b2),
         )
+        return optax.conditionally_mask(adam, lambda step: step >= warmup_steps)

@@ -178,6 +178,15 @@ def test_logits_rest_in_the_warm_up():
         assert moved == [False, False, False, True, True]
 
 
+def test_moments_begin_when_the_warm_up_ends():
+    """The large gradients of the first steps do not shrink the later ones."""
+    weights, gradients = problem(5)
+    large = [jax.tree.map(lambda g: 1e3 * g, g) for g in gradients[:2]]
+    path, _ = run(ArchAdam().make(2), weights, large + gradients[2:])
+    alone, _ = run(ArchAdam().make(0), weights, gradients[2:])
+    chex.assert_trees_all_equal(path[2:], alone)
+
+
 def test_schedules_have_the_published_ends():
     """lr(t) = 0.001 + 0.024 (1 + cos(pi t / 50)) / 2, by the epoch t from 0."""
     schedule = Sgd().schedule(50, 10)
