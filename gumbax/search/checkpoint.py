@@ -23,6 +23,9 @@ class Checkpoints:
     Args:
         folder: where they are.
         run_id: name of the run that they belong to.
+
+    Raises:
+        SearchError: there is a file in place of the folder.
     """
 
     def __init__(self, folder: Path, run_id: str):
@@ -31,6 +34,9 @@ class Checkpoints:
         self._ocp = ocp
         self._folder = folder.absolute()
         self._run_id = run_id
+        if self._folder.exists() and not self._folder.is_dir():
+            must, got = "have a folder for checkpoints", f"the file {self._folder}"
+            raise search_error("--out", must, got, "Move that file away.")
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 

@@ -1,5 +1,6 @@
 """The supernet of a space, and the networks that are derived from it."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -360,7 +361,14 @@ def export(network: Network, input_shape: tuple[int, ...], path: Path) -> None:
     (size,) = jax.export.symbolic_shape("batch")
     shape = jax.ShapeDtypeStruct((size, *input_shape), jnp.float32)
     exported = jax.export.export(jax.jit(forward), platforms=["cpu", "cuda", "tpu"])
-    path.write_bytes(exported(shape).serialize())
+    content = exported(shape).serialize()
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def num_weights(network: Network) -> int:

@@ -127,11 +127,25 @@ class Options:
             kind = "images" if len(shape) == 3 else "rows of features"
             cure = "Leave out --space for one that fits."
             raise search_error("--space", f"be one for {kind}", name, cure)
+        self._check_images(space, shape)
         try:
             return dataclasses.replace(space, **changes)  # type: ignore[type-var]
         except ValueError as error:
             cure = "Change --channels or --cells."
             raise search_error("--space", "be possible", str(error), cure) from error
+
+    def _check_images(self, space: Space, shape: tuple[int, ...]) -> None:
+        """Refuses options that need images, or larger ones."""
+        if len(shape) != 3:
+            for field in ("crop", "flip", "cutout"):
+                if value := getattr(self, field):
+                    must = "be left out for rows of features"
+                    raise search_error(_option(field), must, value, "Leave it out.")
+        elif self.auxiliary and isinstance(space, DartsSpace) and min(shape[:2]) < 5:
+            must = "be 0 for images of less than 5 pixels"
+            got = f"{self.auxiliary} for images of shape {shape}"
+            cure = "Train without the auxiliary head."
+            raise search_error("--auxiliary", must, got, cure)
 
     def make_method(self) -> Method:
         """The method, with the learning rates asked for."""

@@ -28,11 +28,14 @@ def read_genotype(source: str) -> Genotype:
         SearchError: it is none of these.
     """
     path = Path(source)
+    shown = source[:80]  # a text may be long
     try:
         try:
             known = path.exists()
         except OSError:  # a text may be too long for the name of a file
             known = False
+        if known:
+            shown = source
         if known and path.is_dir():
             return Genotype.load(path / GENOTYPE)
         if known:
@@ -44,12 +47,13 @@ def read_genotype(source: str) -> Genotype:
             return Genotype.from_nasbench201(source)
         if "normal" in source:
             return Genotype.from_darts(source)
-        raise ValueError("no such file, and not a text of DARTS or NAS-Bench-201")
+        wanted = "not a text of DARTS or NAS-Bench-201"
+        raise ValueError(wanted if known else f"no such file, and {wanted}")
     except (OSError, ValueError) as error:
         raise search_error(
             "genotype",
             "be a genotype file, the folder of a search, or a text",
-            f"{source[:80]!r} ({error})",
+            f"{shown!r} ({error})",
             "Pass the genotype.json that a search wrote.",
         ) from error
 
@@ -87,6 +91,7 @@ def retrain(
         raise search_error(
             "genotype", f"be of the space {space.name}", str(error), "Change --space."
         ) from error
+    _check_same(out, genotype)
     training_options = options.training(dataset)
     training = Training(
         space,
@@ -97,6 +102,7 @@ def retrain(
         seed=options.seed,
     )
     folder.record(out, asked, folder.RETRAIN)
+    folder.write(out / GENOTYPE, genotype.to_json())
     run_id = hashlib.sha256((options.run_id + str(genotype)).encode()).hexdigest()[:12]
     checkpoints = Checkpoints(out / CHECKPOINTS, run_id)
     state, first = training.init(), 0
@@ -108,7 +114,6 @@ def retrain(
         if restored is not None:
             first, state = restored
             advance(first)
-        folder.write(out / GENOTYPE, genotype.to_json())
         saved = time.perf_counter()
 
         def on_epoch(state: TrainingState, row: dict[str, float]) -> None:
@@ -131,3 +136,15 @@ def retrain(
     folder.write(out / "result.json", json.dumps(content, indent=2) + "\n")
     export(network, dataset.train.inputs.shape[1:], out / "network.stablehlo")
     return result
+
+
+def _check_same(out: Path, genotype: Genotype) -> None:
+    """Refuses to go on with another architecture than the folder's."""
+    path = out / GENOTYPE
+    if path.exists() and (before := read_genotype(str(path))) != genotype:
+        raise search_error(
+            "genotype",
+            f"be that of {out}, {before}",
+            str(genotype),
+            "Pass that one, or another --out.",
+        )

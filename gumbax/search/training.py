@@ -179,6 +179,13 @@ class Training:
         return new, value
 
 
+@jax.jit
+def _all_finite(state: TrainingState) -> jax.Array:
+    leaves = jax.tree.leaves(state)
+    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
+
+
 def train(
     training: Training,
     state: TrainingState | None = None,
@@ -195,17 +202,19 @@ def train(
         The final state.
 
     Raises:
-        SearchError: the loss is not finite. `on_epoch` has not seen that state.
+        SearchError: the loss or the state is not finite. `on_epoch` has not seen that
+            state.
     """
     state = training.init() if state is None else state
     length = training.options.num_epochs
     while (done := int(state.step) // training.steps_per_epoch) < length:
         state, loss = training.epoch(state)
         value = float(np.asarray(loss))
-        if not np.isfinite(value):
+        # The last step of an epoch can break the weights, and no loss shows it yet.
+        if not np.isfinite(value) or not _all_finite(state):
             raise SearchError(
-                f"The loss became {value} in epoch {done + 1} of training. The last "
-                "good checkpoint is kept. Lower the learning rate."
+                f"The loss became {value}, or a weight NaN, in epoch {done + 1} of "
+                "training. The last good checkpoint is kept. Lower the learning rate."
             )
         on_epoch(state, {"epoch": done + 1, "loss": value})
     return state
