@@ -134,6 +134,8 @@ class CellNetwork(nnx.Module):
     ):
         (choice,) = space.choices.values()
         c = space.channels
+        # As published: here pooling is not normalised, in the search either.
+        layers = dataclasses.replace(layers, pool_norm=False)
         self.num_nodes = space.num_nodes
         self.stem = layers.conv(input_shape[-1], c, 3, rngs=rngs)
         self.stem_norm = layers.normalisation(c, affine=True, rngs=rngs)

@@ -47,8 +47,8 @@ def predict(
     """Predicted classes.
 
     With batch normalisation by the statistics of the batch, as in a search, they depend
-    on the batch, and so on `batch_size`; the last batch is the last `batch_size`
-    examples.
+    on the batch, and so on `batch_size`. Batches are drawn, always alike: a set may be
+    sorted by class. The last one is filled with examples of the one before.
 
     Args:
         network: (x, context) -> class scores.
@@ -69,6 +69,8 @@ def _predict_all(graphdef, params, rest, x, weights, operation, batch_size):
     size = min(batch_size, len(x))
     if not size:
         return np.zeros(0, np.int32)
+    order = np.random.default_rng(0).permutation(len(x))
+    x = jnp.asarray(x)[order]
     count = len(x) // size
     run = functools.partial(_predict, graphdef, operation, weights, params, rest)
     found = [np.asarray(run(x[: count * size].reshape(count, size, *x.shape[1:])))]
@@ -77,7 +79,9 @@ def _predict_all(graphdef, params, rest, x, weights, operation, batch_size):
     if left:
         last = np.asarray(run(x[None, -size:]))[0, -left:]
         classes = np.concatenate([classes, last])
-    return classes
+    in_place = np.empty_like(classes)
+    in_place[order] = classes
+    return in_place
 
 
 def accuracy(predictions: Any, labels: Any) -> float:

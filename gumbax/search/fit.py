@@ -54,7 +54,8 @@ class Search:
     """A search over one space with one method: initial state and jitted epochs.
 
     Weights are trained on one half of the training set and architecture logits on the
-    other, the logits from `method.warmup` of the search on. The test set is not a
+    other, the logits from `method.warmup` of the search on; methods of one level (SNAS)
+    train both on the first half. In a step the logits move first. The test set is not a
     parameter.
 
     Args:
@@ -200,7 +201,7 @@ class Search:
         method, step = self.method, state.step
         key = jax.random.fold_in(self.key, 1)
         key = jax.random.fold_in(key, step)
-        valid_key, train_key, unrolled_key = jax.random.split(key, 3)
+        valid_key, train_key = jax.random.split(key)
         temperature = jnp.asarray(self.temperature(step), jnp.float32)
 
         def loss(key, examples, arch, weights):
@@ -218,9 +219,8 @@ class Search:
 
         together = method.bilevel is bilevel.single_level
         problem = Problem(
-            train=functools.partial(
-                loss, train_key if together else unrolled_key, weight_batch
-            ),
+            # An unrolled step is the one that the weights take: same images and draws.
+            train=functools.partial(loss, train_key, weight_batch),
             valid=functools.partial(loss, valid_key, arch_batch),
         )
         inner = method.weights.inner_step(state.weight_opt, self._rate(step))

@@ -13,7 +13,7 @@ from gumbax.search import datasets, folder, lines, plots, report
 from gumbax.search.checkpoint import Checkpoints
 from gumbax.search.comparison import REPORT, for_plot, read_report
 from gumbax.search.data import Dataset
-from gumbax.search.diagnostics import probabilities
+from gumbax.search.diagnostics import probabilities, stable_hash
 from gumbax.search.errors import SearchError, search_error
 from gumbax.search.fit import Search, SearchState, fit
 from gumbax.search.genotype import Genotype
@@ -86,7 +86,7 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
             "choices: this is a fault of gumbax, please report it."
         )
     draw_key, calibration_key, random_key = jax.random.split(
-        jax.random.fold_in(jax.random.key(options.seed), 2), 3
+        jax.random.fold_in(jax.random.key(options.seed), stable_hash("report")), 3
     )
     temperature = search.temperature(search.num_steps)
     rows = report.evaluate_supernet(

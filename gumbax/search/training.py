@@ -15,6 +15,7 @@ from gumbax._records import pytree
 from gumbax.search import data
 from gumbax.search.augment import Augmentation
 from gumbax.search.data import Dataset, Examples
+from gumbax.search.diagnostics import stable_hash
 from gumbax.search.edges import Context
 from gumbax.search.errors import SearchError
 from gumbax.search.evaluation import accuracy, loss_and_accuracy, predict
@@ -92,7 +93,9 @@ class Training:
     ):
         self.options = options
         self.train = train
-        init_key, self.key = jax.random.split(jax.random.key(seed))
+        # Not the keys of a search of this seed.
+        own = jax.random.fold_in(jax.random.key(seed), stable_hash("training"))
+        init_key, self.key = jax.random.split(own)
         network = new_network(
             space,
             genotype,
