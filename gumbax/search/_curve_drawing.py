@@ -23,6 +23,7 @@ _PANELS: Mapping[str, Sequence[tuple[str, str]]] = {
     "Accuracy (%)": [("accuracy", "weights"), ("arch_accuracy", "architecture")],
     "Discretisation gap: accuracy (%)": [
         ("soft_accuracy", "soft network"),
+        ("drawn_accuracy", "straight-through network"),
         ("argmax_accuracy", "argmax network"),
     ],
     "Temperature": [("temperature", "")],

@@ -3,6 +3,7 @@
 Cells are plain here, name -> (primitive, source, target) triples.
 """
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -17,43 +18,77 @@ if TYPE_CHECKING:
     from gumbax.search.space import Choice, Space
 
 
+# What one digit of an index stands for: the edges that it keeps.
+Kept = tuple[Triple, ...]
+
+
+def _digits(choice: "Choice", inputs: int | None) -> list[list[Kept]]:
+    """For each digit of a choice its values in order, the last digit fastest.
+
+    Where every edge is kept a digit is an edge, else a node: its pairs of inputs (or
+    more), and for each of them all primitives but `none`.
+    """
+    if inputs is None:
+        return [
+            [((name, *edge),) for name in choice.primitives] for edge in choice.edges
+        ]
+    names = [choice.primitives[i] for i in connecting("Genotype.index", choice)]
+    return [
+        [
+            tuple(
+                (name, *choice.edges[row]) for name, row in zip(used, rows, strict=True)
+            )
+            for rows in itertools.combinations(node, inputs)
+            for used in itertools.product(names, repeat=inputs)
+        ]
+        for node in by_node(choice)
+    ]
+
+
+def _by_choice(space: "Space") -> dict[str, list[list[Kept]]]:
+    inputs = getattr(space, "inputs_per_node", None)
+    return {name: _digits(choice, inputs) for name, choice in space.choices.items()}
+
+
 def index_of(cells: Cells, space: "Space") -> int:
     place = 0
-    for name, choice in space.choices.items():
-        chosen = {tuple(edge): primitive for primitive, *edge in cells[name]}
-        missing = [edge for edge in choice.edges if edge not in chosen]
-        if missing:
-            raise _not_numbered("Genotype.index", f"no edge {missing[0]} of {name!r}")
-        for edge in choice.edges:
-            digit = choice.primitives.index(chosen[edge])
-            place = place * len(choice.primitives) + digit
+    for name, digits in _by_choice(space).items():
+        kept = sorted(cells[name], key=lambda triple: (triple[2], triple[1]))
+        for values in digits:
+            size = len(values[0])
+            first = tuple((primitive, i, j) for primitive, i, j in kept[:size])
+            kept = kept[size:]
+            if first not in values:
+                raise _not_numbered(f"{first or 'nothing'} in {name!r}")
+            place = place * len(values) + values.index(first)
+        if kept:
+            raise _not_numbered(f"also {tuple(kept[0])} in {name!r}")
     return place
 
 
 def cells_at(index: int, space: "Space") -> dict[str, list[Triple]]:
-    function = "Genotype.from_index"
-    if getattr(space, "inputs_per_node", None) is not None:
-        raise _not_numbered(function, f"the space {space.name!r}")
-    choices = list(space.choices.items())
-    number = math.prod(len(c.primitives) ** len(c.edges) for _, c in choices)
+    by_choice = _by_choice(space)
+    number = math.prod(len(v) for digits in by_choice.values() for v in digits)
     cure = f"The space {space.name!r} has {number} architectures."
+    function = "Genotype.from_index"
     place = _checks.count(function, "index", index, 0, cure)
     if place >= number:
         must = f"be below {number}"
         raise ValueError(_checks.message(function, "index", must, place, cure))
-    cells = {}
-    for name, choice in reversed(choices):
-        digits = []
-        for _ in choice.edges:
-            place, digit = divmod(place, len(choice.primitives))
-            digits.append(digit)
-        cells[name] = _full_cell(choice, reversed(digits))
-    return {name: cells[name] for name, _ in choices}
+    cells: dict[str, list[Triple]] = {}
+    for name, digits in reversed(by_choice.items()):
+        chosen: list[Kept] = []
+        for values in reversed(digits):
+            place, digit = divmod(place, len(values))
+            chosen.append(values[digit])
+        cells[name] = [triple for kept in reversed(chosen) for triple in kept]
+    return {name: cells[name] for name in by_choice}
 
 
-def _not_numbered(function: str, got: str) -> ValueError:
-    cure = "Architectures are numbered where all of their edges are always kept."
-    return ValueError(_checks.message(function, "space", "keep every edge", got, cure))
+def _not_numbered(got: str) -> ValueError:
+    must = "keep as many edges into every node as the space does"
+    cure = "Others, as a threshold gives, have no number."
+    return ValueError(_checks.message("Genotype.index", "cells", must, got, cure))
 
 
 def random_logits(key: jax.Array, space: "Space") -> dict[str, np.ndarray]:

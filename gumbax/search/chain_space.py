@@ -56,6 +56,7 @@ class ChainSpace(Space):
     stem: Primitive = field(repr=False)
     strides: tuple[int, ...] = ()
     norm: str = "batch"
+    every_edge = True
 
     def __post_init__(self) -> None:
         count = len(self.widths) - 1

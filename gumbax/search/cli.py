@@ -238,19 +238,19 @@ def _derive(given: dict[str, Any]) -> None:
         raise search_error("--rule", "be a known one", repr(name), known)
     rule = None if name is None else RULES[name]
     search, genotype, network = run.derive_again(given["run"], rule)
+    if path is not None:
+        export(network, search.weight_half.inputs.shape[1:], path)
     folder.write(given["run"] / run.GENOTYPE, genotype.to_json())
     run.draw(given["run"], search.space)
     print(plots.genotype_text(genotype, search.space))
     print(genotype)
-    if path is not None:
-        export(network, search.weight_half.inputs.shape[1:], path)
 
 
 def _retrain(given: dict[str, Any]) -> None:
     from gumbax.search.progress import RichProgress
     from gumbax.search.retrain import read_genotype, retrain
 
-    genotype = read_genotype(given.pop("genotype"))
+    genotype = read_genotype(given.pop("genotype"), given.get("space"))
     out, options = _start(given, "retrain")
     result = retrain(out, genotype, options, RichProgress())
     print(f"\n{genotype}\ntest accuracy {result:.2f} %\nWritten to {out}")

@@ -1,5 +1,6 @@
 """Examples, data sets, their splits, and the batches of a step."""
 
+import hashlib
 from dataclasses import dataclass
 
 import jax
@@ -50,6 +51,16 @@ class Dataset:
     test: Examples
     num_classes: int
     class_names: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """The same for the same examples in the same order: 16 hexadecimal digits."""
+        found = hashlib.sha256()
+        for examples in (self.train, self.test):
+            for array in (examples.inputs, examples.labels):
+                values = np.ascontiguousarray(array)
+                found.update(f"{values.dtype}{values.shape}".encode())
+                found.update(values.data)
+        return found.hexdigest()[:16]
 
 
 def split(examples: Examples, size: int, *, seed: int) -> tuple[Examples, Examples]:

@@ -102,14 +102,16 @@ def network_accuracies(
     params: PyTree,
     rest: PyTree,
     soft: PyTree,
+    drawn: PyTree,
     kept: PyTree,
     examples: Examples,
     batch_size: int,
 ) -> dict[str, float]:
-    """Accuracies, as fractions, with soft weights and with those of what is kept."""
+    """Accuracies, as fractions: with soft weights, those of a draw, what is kept."""
     found = {}
     cases = {
         "soft_accuracy": (soft, dense_operation),
+        "drawn_accuracy": (drawn, path_operation),
         "argmax_accuracy": (kept, path_operation),
     }
     for name, (weights, operation) in cases.items():

@@ -17,7 +17,7 @@ from gumbax.search.augment import Augmentation
 from gumbax.search.bilevel import Problem
 from gumbax.search.data import Examples
 from gumbax.search.edges import Context
-from gumbax.search.errors import SearchError
+from gumbax.search.errors import SearchError, search_error
 from gumbax.search.evaluation import (
     loss_and_accuracy,
     network_accuracies,
@@ -73,7 +73,8 @@ class Search:
             the whole batch.
 
     Raises:
-        SearchError: a class has too few examples to be in both halves.
+        SearchError: a class has too few examples to be in both halves, or the batch
+            cannot be shared out over the mesh.
 
     References:
         Liu, Simonyan, Yang, 2019, Algorithm 1. https://arxiv.org/abs/1806.09055
@@ -95,6 +96,7 @@ class Search:
         self.space = space
         self.method = method
         self.num_epochs = num_epochs
+        self.seed = seed
         self.augmentation = augmentation
         self.weight_half, self.arch_half = data.split(train, train.size // 2, seed=seed)
         # The halves may differ by an example, and their numbers of batches by one.
@@ -116,11 +118,7 @@ class Search:
         self._arch_optimizer = (
             optax.set_to_zero() if method.arch is None else method.arch.make(warmup)
         )
-        self._sharding = (
-            None
-            if mesh is None
-            else NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
-        )
+        self._sharding = None if mesh is None else _over(mesh, self.batch_size)
 
     def init(self) -> SearchState:
         """The state before the first step."""
@@ -148,14 +146,19 @@ class Search:
     def gap(self, state: SearchState) -> dict[str, float]:
         """Accuracies of what is trained and of what is kept, fractions.
 
-        They are measured on up to 1,000 examples of the half of the architecture.
+        They are measured on up to 1,000 examples of the half of the architecture: of
+        the soft network at the temperature of the step, of a network drawn from the
+        logits (straight-through), and of the argmax network, each normalised by the
+        statistics of its own batches.
         """
+        key = jax.random.fold_in(jax.random.fold_in(self.key, 2), state.step)
         examples = jax.tree.map(lambda a: a[:GAP_EXAMPLES], self.arch_half)
         return network_accuracies(
             self.graphdef,
             state.weights,
             self._rest,
             soft_weights(state.arch, self.temperature(state.step)),
+            diagnostics.draw(key, state.arch),
             self.method.genotype(state.arch, self.space).weights(self.space),
             examples,
             self.batch_size,
@@ -283,6 +286,19 @@ def _first_logits(space: Space, method: Method, key: jax.Array) -> dict[str, jax
     return logits
 
 
+def _over(mesh: Mesh, batch_size: int) -> NamedSharding:
+    """Examples over the first axis of a mesh, whatever the kinds of its axes."""
+    axis = mesh.axis_names[0]
+    if batch_size % mesh.shape[axis]:
+        raise search_error(
+            "batch_size",
+            f"be a multiple of the {mesh.shape[axis]} devices of the mesh",
+            batch_size,
+            "Change it, or use fewer devices.",
+        )
+    return NamedSharding(Mesh(mesh.devices, mesh.axis_names), PartitionSpec(axis))
+
+
 def _all_finite(state: SearchState) -> jax.Array:
     checks = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
     return jnp.stack(checks).all()
@@ -300,8 +316,7 @@ def fit(
         state: where to go on from; the first state if None.
         on_epoch: called after every epoch with the new state and its metrics, as
             numbers: losses in nats, accuracies as fractions, temperature, the
-            diagnostics of `gumbax.search.diagnostics`, and the accuracies of the soft
-            and of the argmax network.
+            diagnostics of `gumbax.search.diagnostics`, and the accuracies of `gap`.
 
     Returns:
         The final state.

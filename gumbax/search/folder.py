@@ -4,10 +4,9 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import jax
 
 import gumbax
 from gumbax.search.errors import search_error
@@ -16,6 +15,7 @@ from gumbax.search.options import Options, typed
 RECORD = "run.json"
 SEARCH = "search"
 RETRAIN = "retrain"
+_DECIDING = ("jax", "jaxlib", "flax", "optax", "scikit-learn")
 
 
 def start(
@@ -64,17 +64,49 @@ def start(
     return options
 
 
-def record(out: Path, options: Options, command: str = SEARCH) -> None:
-    """Makes the folder of a run and its run.json, once."""
+def record(
+    out: Path, options: Options, command: str = SEARCH, *, data: str | None = None
+) -> None:
+    """Makes the folder of a run and its run.json, once.
+
+    Args:
+        out: the folder.
+        options: of the run.
+        command: what runs.
+        data: fingerprint of the data set.
+
+    Raises:
+        SearchError: the run that is there began with other data.
+    """
     if (out / RECORD).exists():
+        check_data(out, data)
         return
     out.mkdir(parents=True, exist_ok=True)
     content = {
         "command": command,
         "options": asdict(options),
+        "data": data,
         "versions": _versions(),
     }
     write(out / RECORD, json.dumps(content, indent=2) + "\n")
+
+
+def check_data(out: Path, data: str | None) -> None:
+    """Raises SearchError if a run began with other data: a path can have new content.
+
+    Args:
+        out: folder of a run.
+        data: fingerprint of the data set as it is now.
+    """
+    before = json.loads((out / RECORD).read_text(encoding="utf-8")).get("data")
+    if None not in (before, data) and before != data:
+        raise search_error(
+            "dataset",
+            f"hold what it did when the run in {out} began ({before})",
+            f"other examples ({data})",
+            "Put the old files back, or start another run with another --out; nothing "
+            "was changed.",
+        )
 
 
 def _check_empty(out: Path) -> None:
@@ -93,7 +125,9 @@ def _check_empty(out: Path) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {"gumbax": gumbax.__version__, "jax": jax.__version__}
+    """Of all that decides the result: scikit-learn makes the halves, for example."""
+    others = {name: metadata.version(name) for name in _DECIDING}
+    return {"gumbax": gumbax.__version__, **others}
 
 
 def _check_unchanged(options: Options, given: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from gumbax import _checks
 from gumbax.search import _enumeration, _genotype_text
 
 if TYPE_CHECKING:
-    from gumbax.search.space import Space
+    from gumbax.search.space import Choice, Space
 
 
 # What a text must be, and what to do.
@@ -109,17 +109,24 @@ class Genotype:
             return f"one of the space {self.space!r}"
         if set(self.cells) != set(space.choices):
             return f"cells {sorted(self.cells)} for choices {sorted(space.choices)}"
-        for name, choice in space.choices.items():
-            seen: set[tuple[int, int]] = set()
-            for primitive, source, target in self.cells[name]:
-                where = f"the edge {source}->{target} of {name!r}"
-                if primitive not in choice.primitives:
-                    return f"{primitive!r} on {where}"
-                if (source, target) not in choice.edges:
-                    return f"{where}, which does not exist"
-                if (source, target) in seen:
-                    return f"{where} twice"
-                seen.add((source, target))
+        every = getattr(space, "every_edge", False)
+        faults = (self._fault_of(n, c, every) for n, c in space.choices.items())
+        return next((fault for fault in faults if fault), None)
+
+    def _fault_of(self, name: str, choice: "Choice", every: bool) -> str | None:
+        seen: set[tuple[int, int]] = set()
+        for primitive, source, target in self.cells[name]:
+            where = f"the edge {source}->{target} of {name!r}"
+            if primitive not in choice.primitives:
+                return f"{primitive!r} on {where}"
+            if (source, target) not in choice.edges:
+                return f"{where}, which does not exist"
+            if (source, target) in seen:
+                return f"{where} twice"
+            seen.add((source, target))
+        missing = [edge for edge in choice.edges if edge not in seen]
+        if missing and every:
+            return "no edge {}->{} of {!r}".format(*missing[0], name)
         return None
 
     def weights(self, space: "Space") -> dict[str, jax.Array]:

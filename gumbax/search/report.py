@@ -9,10 +9,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from gumbax._relaxation import gumbel_softmax
 from gumbax.search import lines
 from gumbax.search.data import Dataset, Examples
-from gumbax.search.diagnostics import stable_hash
+from gumbax.search.diagnostics import draw, stable_hash
 from gumbax.search.edges import Operation
 from gumbax.search.evaluation import accuracy, predict, soft_weights
 from gumbax.search.genotype import Genotype
@@ -90,15 +89,7 @@ def evaluate_supernet(
         )
         return accuracy(classes, test.labels)
 
-    def draw(one: jax.Array) -> dict[str, jax.Array]:
-        return {
-            name: gumbel_softmax(
-                jax.random.fold_in(one, stable_hash(name)), a, hard=True
-            )
-            for name, a in logits.items()
-        }
-
-    draws = [draw(one) for one in jax.random.split(key, NUM_DRAWS)]
+    draws = [draw(one, logits) for one in jax.random.split(key, NUM_DRAWS)]
     soft = soft_weights(logits, temperature)
     return (
         Row(SOFT, (measure(soft, dense_operation),)),
@@ -235,8 +226,9 @@ def format_table(rows: Sequence[Row], title: str) -> str:
         count = f" ({len(row.values)})" if len(row.values) > 1 else ""
         lines.append(f"  {row.name:<26}{number:<18}{NOTES[row.name]}{count}")
     lines += ["", "  discretisation gap (as searched minus argmax, in points)"]
-    for name, gap in gaps(rows).items():
-        lines.append(f"  {name:<26}{gap:+6.2f}")
+    for name, (gap, std) in gap_over_runs(rows).items():
+        spread = "" if std is None else f"   ± {std:.2f}"
+        lines.append(f"  {name:<26}{gap:+6.2f}{spread}")
     return "\n".join(lines) + "\n"
 
 
@@ -244,6 +236,20 @@ def gaps(rows: Sequence[Row]) -> dict[str, float]:
     """Points lost between what was searched, in its two readings, and what is kept."""
     by_name = {row.name: row.mean for row in rows}
     return {name: by_name[name] - by_name[ARGMAX] for name in (SOFT, DRAWN)}
+
+
+def gap_over_runs(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
+    """The gaps, and their standard deviation where rows have a value of each run."""
+    by_name = {row.name: row.values for row in rows}
+    kept = by_name[ARGMAX]
+    found: dict[str, tuple[float, float | None]] = {}
+    for name, gap in gaps(rows).items():
+        searched = by_name[name]
+        std = None
+        if len(searched) == len(kept) > 1:
+            std = float(np.std(np.subtract(searched, kept), ddof=1))
+        found[name] = gap, std
+    return found
 
 
 def to_json(rows: Sequence[Row]) -> list[dict]:

@@ -21,8 +21,12 @@ from gumbax.search.training import Training, TrainingState, train
 SECONDS_PER_CHECKPOINT = 30.0
 
 
-def read_genotype(source: str) -> Genotype:
+def read_genotype(source: str, space: str | None = None) -> Genotype:
     """A genotype from a file, a folder of a run, or its text.
+
+    Args:
+        source: a path or a text.
+        space: name of the space of a text |...~0|+...; nasbench201 if None.
 
     Raises:
         SearchError: it is none of these.
@@ -44,7 +48,7 @@ def read_genotype(source: str) -> Genotype:
                 return Genotype.from_json(text)
             source = text.strip()
         if source.startswith("|"):
-            return Genotype.from_nasbench201(source)
+            return Genotype.from_nasbench201(source, space=space or "nasbench201")
         if "normal" in source:
             return Genotype.from_darts(source)
         wanted = "not a text of DARTS or NAS-Bench-201"
@@ -101,7 +105,7 @@ def retrain(
         options=training_options,
         seed=options.seed,
     )
-    folder.record(out, asked, folder.RETRAIN)
+    folder.record(out, asked, folder.RETRAIN, data=dataset.fingerprint())
     folder.write(out / GENOTYPE, genotype.to_json())
     run_id = hashlib.sha256((options.run_id + str(genotype)).encode()).hexdigest()[:12]
     checkpoints = Checkpoints(out / CHECKPOINTS, run_id)

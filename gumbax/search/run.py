@@ -1,10 +1,13 @@
 """One run in one folder: search, derivation, report; whatever stops it, it resumes."""
 
 import contextlib
+import hashlib
 import json
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +25,9 @@ from gumbax.search.options import Options
 from gumbax.search.progress import Progress, Silent
 from gumbax.search.report import Row
 from gumbax.search.space import Space
+from gumbax.search.training import TrainingOptions
 
+OnEpoch = Callable[[SearchState, dict[str, float]], None]
 SECONDS_PER_CHECKPOINT = 5.0
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -62,19 +67,70 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
         progress: where to show how far it is.
 
     Returns:
-        The gap report as text. The folder holds run.json, metrics.jsonl, choices.jsonl,
-        checkpoints, genotype.json, trainings.jsonl, report.json, report.txt and the
-        pictures of `draw`.
+        The gap report as text. The folder holds run.json and what `run_search` writes.
 
     Raises:
         SearchError: the data or a checkpoint cannot be used, or the loss is not finite.
     """
-    progress = progress or Silent()
     dataset = load_data(options)
     search = make_search(options, dataset)
-    folder.record(out, options)
-    state = _search(out, options, search, progress)
-    genotype = search.method.genotype(state.arch, search.space)
+    folder.record(out, options, data=dataset.fingerprint())
+    return run_search(
+        out,
+        search,
+        dataset,
+        training=options.training(dataset),
+        random_architectures=options.random_architectures,
+        options=asdict(options),
+        run_id=options.run_id,
+        progress=progress,
+    )
+
+
+def run_search(
+    out: Path,
+    search: Search,
+    dataset: Dataset,
+    *,
+    training: TrainingOptions,
+    random_architectures: int = 5,
+    options: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch = lambda state, row: None,
+) -> str:
+    """Runs a search of your own making in a folder; called again, it resumes.
+
+    Args:
+        out: folder, made if it is not there.
+        search: any space, method, data and seed.
+        dataset: what the search was made with; its test set is seen after the search.
+        training: of the derived architecture and of the random ones.
+        random_architectures: how many to compare with.
+        options: for the report; method, seed and name of the data set if None.
+        run_id: checkpoints of another one are refused; by the search and its data if
+            None.
+        progress: where to show how far it is: `gumbax.search.progress.RichProgress`.
+        on_epoch: called after every epoch of the search with the state and its metrics.
+
+    Returns:
+        The gap report as text. The folder holds metrics.jsonl, choices.jsonl,
+        checkpoints, genotype.json, trainings.jsonl, report.json, report.txt and the
+        pictures of `draw`.
+
+    Raises:
+        SearchError: a checkpoint cannot be used, or the loss is not finite.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    progress = progress or Silent()
+    method, seed = search.method, search.seed
+    if run_id is None:
+        kind = (search.space.name, method.name, search.num_epochs, search.batch_size)
+        text = repr((*kind, seed, dataset.fingerprint()))
+        run_id = hashlib.sha256(text.encode()).hexdigest()[:12]
+    state = _search(out, search, run_id, progress, on_epoch)
+    genotype = method.genotype(state.arch, search.space)
     folder.write(out / GENOTYPE, genotype.to_json())
     progress.say(plots.genotype_text(genotype, search.space))
 
@@ -85,9 +141,7 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
             "The derived network does not predict what the supernet does for these "
             "choices: this is a fault of gumbax, please report it."
         )
-    draw_key, calibration_key, random_key = jax.random.split(
-        jax.random.fold_in(jax.random.key(options.seed), stable_hash("report")), 3
-    )
+    draw_key, calibration_key, random_key = _keys(seed)
     temperature = search.temperature(search.num_steps)
     rows = report.evaluate_supernet(
         supernet, genotype, dataset.test, temperature, draw_key
@@ -95,18 +149,19 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     rows += report.evaluate_derived(
         derived, dataset.train, dataset.test, calibration_key
     )
-    rows += _trainings(
-        out, options, search.space, genotype, dataset, random_key, progress
-    )
+    others = report.random_genotypes(search.space, random_architectures, random_key)
+    rows += _trainings(out, search, genotype, others, dataset, training, progress)
     title = (
-        f"Gap report: {dataset.name}, {search.space.name}, method {options.method}, "
-        f"seed {options.seed}, {search.num_epochs} epochs of search, "
-        f"{options.training(dataset).num_epochs} of training; accuracy on "
+        f"Gap report: {dataset.name}, {search.space.name}, method {method.name}, "
+        f"seed {seed}, {search.num_epochs} epochs of search, "
+        f"{training.num_epochs} of training; accuracy on "
         f"{dataset.test.size} test images"
     )
     text = report.format_table(rows, title)
+    if options is None:
+        options = {"method": method.name, "seed": seed, "dataset": dataset.name}
     content = {
-        "options": asdict(options),
+        "options": dict(options),
         "space": search.space.name,
         "genotype": str(genotype),
         "title": title,
@@ -118,28 +173,32 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     return text
 
 
+def _keys(seed: int) -> jax.Array:
+    """Of the draws, the calibration and the random architectures of a report."""
+    own = jax.random.fold_in(jax.random.key(seed), stable_hash("report"))
+    return jax.random.split(own, 3)
+
+
 def _trainings(
     out: Path,
-    options: Options,
-    space: Space,
+    search: Search,
     genotype: Genotype,
+    others: Sequence[Genotype],
     dataset: Dataset,
-    key: jax.Array,
+    training: TrainingOptions,
     progress: Progress,
 ) -> tuple[Row, ...]:
-    """Trains the derived architecture and random ones, equally."""
-    others = report.random_genotypes(space, options.random_architectures, key)
+    """Trains the derived architecture and the others, equally."""
     named = {"derived": genotype} | {f"random {i + 1}": g for i, g in enumerate(others)}
-    training = options.training(dataset)
     order = list(named)
     total = len(named) * training.num_epochs
     with progress.phase("train from scratch", total) as advance:
         results = report.train_all(
-            space,
+            search.space,
             named,
             dataset,
             training,
-            seed=options.seed,
+            seed=search.seed,
             record=out / "trainings.jsonl",
             on_progress=lambda name, epoch: advance(
                 order.index(name) * training.num_epochs + epoch, network=name
@@ -152,10 +211,10 @@ def _trainings(
 
 
 def _search(
-    out: Path, options: Options, search: Search, progress: Progress
+    out: Path, search: Search, run_id: str, progress: Progress, then: OnEpoch
 ) -> SearchState:
     """Runs or resumes the search; returns its last state."""
-    checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
+    checkpoints = Checkpoints(out / CHECKPOINTS, run_id)
     state = search.init()
     first = 0
     with contextlib.closing(checkpoints):
@@ -171,10 +230,10 @@ def _search(
         with (
             paths[0].open("a", encoding="utf-8") as metrics_file,
             paths[1].open("a", encoding="utf-8") as choices_file,
-            progress.phase(f"search ({options.method})", search.num_epochs) as advance,
+            progress.phase(f"search ({search.method.name})", search.num_epochs) as show,
         ):
             if first:
-                advance(first)
+                show(first)
 
             def on_epoch(state: SearchState, row: dict[str, float]) -> None:
                 nonlocal saved
@@ -192,7 +251,8 @@ def _search(
                     checkpoints.save(epoch, state)
                     saved = now
                 shown = ("loss", "accuracy", "argmax_accuracy", "temperature")
-                advance(epoch, **{name: row[name] for name in shown})
+                show(epoch, **{name: row[name] for name in shown})
+                then(state, row)
 
             return fit(search, state, on_epoch)
 
@@ -235,13 +295,15 @@ def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
         rule: a rule of `gumbax.search.derive_rules`; the method's own if None.
 
     Returns:
-        The search, the genotype, and the network with the weights of the search.
+        The search, the genotype, and the network with the weights of the search, which
+        predicts one example alone as it does in a batch.
 
     Raises:
-        SearchError: the folder has no run or no checkpoint.
+        SearchError: the folder has no run or no checkpoint, or the data have changed.
     """
     options, _ = folder.read(out)
     dataset = load_data(options)
+    folder.check_data(out, dataset.fingerprint())
     search = make_search(options, dataset)
     checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
     with contextlib.closing(checkpoints):
@@ -261,4 +323,5 @@ def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
     except ValueError as error:
         cure = "Use another rule."
         raise search_error("--rule", "fit the space", str(error), cure) from error
-    return search, genotype, network
+    calibration_key = _keys(options.seed)[1]
+    return search, genotype, report.calibrate(network, dataset.train, calibration_key)

@@ -7,7 +7,7 @@ the kept ones alone the derived network (`gumbax.search.edges`).
 
 import abc
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from flax import nnx
 
 from gumbax import _checks
 from gumbax.search.edges import MakeEdges
+from gumbax.search.genotype import Genotype
 from gumbax.search.layers import Layers
 
 # (channels, stride=..., layers=..., rngs=...) -> module
@@ -60,6 +61,8 @@ class Space(abc.ABC):
     name: str
     norm: str = "batch"
     inputs_per_node: int | None = None
+    # Whether nothing can flow where an edge is left out (a class attribute).
+    every_edge = False
 
     @property
     @abc.abstractmethod
@@ -88,6 +91,11 @@ class Space(abc.ABC):
             auxiliary: with an auxiliary head, where the space has one: the network
                 then returns a pair of class scores in training.
         """
+
+    def architectures(self) -> Iterator[Genotype]:
+        """All genotypes that can be derived, by their index."""
+        for index in range(self.num_architectures):
+            yield Genotype.from_index(index, self)
 
     @property
     def num_architectures(self) -> int:

@@ -105,7 +105,9 @@ def test_stopped_run_resumes_to_the_same_result_bit_for_bit(
 
 def test_derive_report_plot_and_retrain(whole, tmp_path, capsys):
     out, _ = whole
-    assert cli.main(["derive", str(out), "--rule", "argmax"]) == 0
+    exported = tmp_path / "network.stablehlo"
+    options = ["--rule", "argmax", "--export", str(exported)]
+    assert cli.main(["derive", str(out), *options]) == 0
     assert str(json.loads((out / "genotype.json").read_text())["text"]) in (
         capsys.readouterr().out
     )

@@ -99,20 +99,22 @@ def test_soft_weights_are_probabilities_at_the_temperature():
     np.testing.assert_allclose(found, jax.nn.softmax(2 * logits["cell"]), rtol=1e-6)
 
 
-def test_accuracies_are_those_of_the_soft_and_of_the_kept_network(
+def test_accuracies_are_those_of_the_soft_the_drawn_and_the_kept_network(
     supernet, space, digits
 ):
     """As fractions."""
     soft = evaluation.soft_weights(supernet.logits(), 1.0)
     genotype = Genotype.from_index(38, space)
     kept = genotype.weights(space)
+    drawn = Genotype.from_index(21, space).weights(space)
     test = Examples(inputs=digits.test.inputs[:60], labels=digits.test.labels[:60])
     graphdef, params, rest = nnx.split(supernet.network, nnx.Param, ...)
     found = evaluation.network_accuracies(
-        graphdef, params, rest, soft, kept, test, batch_size=20
+        graphdef, params, rest, soft, drawn, kept, test, batch_size=20
     )
     for name, weights, operation in (
         ("soft_accuracy", soft, dense_operation),
+        ("drawn_accuracy", drawn, path_operation),
         ("argmax_accuracy", kept, path_operation),
     ):
         classes = evaluation.predict(

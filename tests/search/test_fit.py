@@ -32,6 +32,7 @@ METRICS = {
     "gradient_snr",
     "gradient_snr/cell",
     "soft_accuracy",
+    "drawn_accuracy",
     "argmax_accuracy",
 }
 
@@ -233,7 +234,13 @@ def mesh():
     devices = jax.devices()
     if len(devices) != 8:
         pytest.skip("needs eight devices")
-    return jax.sharding.Mesh(np.array(devices), ("data",))
+    # Its axes are explicit or automatic by the version of JAX.
+    return jax.make_mesh((8,), ("data",))
+
+
+def test_batch_is_shared_out_evenly(mesh):
+    with pytest.raises(SearchError, match="be a multiple of the 8 devices of the mesh"):
+        small_search(count=48, mesh=mesh, batch_size=12)
 
 
 def test_eight_devices_draw_alike_and_give_the_metrics_of_one(

@@ -2,9 +2,9 @@
 
 import json
 import re
+from importlib import metadata
 from pathlib import Path
 
-import jax
 import pytest
 
 import gumbax
@@ -12,6 +12,8 @@ from gumbax.search import cli, folder, lines, run
 from gumbax.search.errors import SearchError
 from gumbax.search.options import Options
 from tests.search.small_run import GENOTYPE, files, full_disk, refused, write_rows
+
+DECIDING = ("jax", "jaxlib", "flax", "optax", "scikit-learn")
 
 OPTIONS = Options("digits", seed=3, epochs=4, warmup=0.25, flip=True)
 
@@ -58,8 +60,25 @@ def test_start_settles_the_options_and_writes_nothing(tmp_path):
 def test_record_is_read_back_with_the_versions(out):
     options, versions = folder.read(out)
     assert options == OPTIONS
-    assert versions == {"gumbax": gumbax.__version__, "jax": jax.__version__}
+    assert versions.pop("gumbax") == gumbax.__version__
+    assert versions == {name: metadata.version(name) for name in DECIDING}
     assert [path.name for path in out.iterdir()] == ["run.json"]
+
+
+def test_run_goes_on_with_the_data_that_it_began_with(tmp_path):
+    """A path can have new content."""
+    out = tmp_path / "run"
+    folder.record(out, OPTIONS, data="1234")
+    before = files(out)
+    folder.record(out, OPTIONS, data="1234")
+    for call in (
+        lambda: folder.record(out, OPTIONS, data="5678"),
+        lambda: folder.check_data(out, "5678"),
+    ):
+        found = message(call)
+        assert f"`dataset` must hold what it did when the run in {out} began" in found
+        assert "got other examples (5678). Put the old files back" in found
+    assert files(out) == before
 
 
 def test_record_is_written_once(out):
@@ -130,13 +149,13 @@ def test_resume_with_another_option_is_refused(out, name, value, option, had):
     assert files(out) == before
 
 
-@pytest.mark.parametrize("name", ["gumbax", "jax"])
+@pytest.mark.parametrize("name", ["gumbax", *DECIDING])
 @pytest.mark.parametrize("version", ["0.0.1", None])
 def test_resume_with_another_version_is_refused(out, name, version):
     change(out, lambda content: content["versions"].update({name: version}))
     before = files(out)
     found = message(lambda: start(out, resume=True))
-    current = {"gumbax": gumbax.__version__, "jax": jax.__version__}[name]
+    current = gumbax.__version__ if name == "gumbax" else metadata.version(name)
     assert f"`--resume` must find a run of {name} {current}" in found
     assert f"got {out / 'run.json'} of {name} {version}. Install that version" in found
     assert files(out) == before

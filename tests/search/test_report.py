@@ -39,6 +39,30 @@ def test_seeds_are_put_together():
     assert by_name[report.RANDOM].values == (80, 82, 84, 86)
 
 
+def test_gap_over_seeds_has_a_deviation():
+    """That of the gaps of the runs, not of the means apart."""
+    runs = [(90.0, 80.0, 78.0), (92.0, 81.0, 84.0), (94.0, 88.0, 87.0)]
+    rows = tuple(
+        Row(name, values)
+        for name, values in zip(
+            (report.SOFT, report.DRAWN, report.ARGMAX),
+            zip(*runs, strict=True),
+            strict=True,
+        )
+    )
+    found = report.gap_over_runs(rows)
+    assert found[report.SOFT] == pytest.approx((9.0, np.std([12, 8, 7], ddof=1)))
+    assert found[report.DRAWN] == pytest.approx((0.0, np.std([2, -3, 1], ddof=1)))
+    assert f"+9.00   ± {np.std([12, 8, 7], ddof=1):.2f}" in report.format_table(
+        rows, ""
+    )
+    drawn = (Row(report.SOFT, (1.0,)), Row(report.DRAWN, (2.0, 4.0)))
+    assert report.gap_over_runs((*drawn, Row(report.ARGMAX, (1.0,)))) == {
+        report.SOFT: (0.0, None),
+        report.DRAWN: (2.0, None),
+    }
+
+
 def test_json_gives_the_rows_back():
     found = rows(98.0, (90.0, 92.0), 89.0, (80.0, 82.0))
     assert report.from_json(json.loads(json.dumps(report.to_json(found)))) == found

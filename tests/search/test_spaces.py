@@ -23,7 +23,7 @@ from gumbax.search.network import (
     num_weights,
     path_operation,
 )
-from gumbax.search.primitives import PRIMITIVES, Identity
+from gumbax.search.primitives import PRIMITIVES, Identity, NormedPool
 from gumbax.search.spaces import SPACES, nasbench201, small_images
 from tests import helpers
 from tests.search.conftest import filled
@@ -149,8 +149,32 @@ def test_numbers_of_architectures():
 
 def test_number_of_architectures_is_that_of_all_genotypes():
     space = CellSpace("few", ("none", "skip_connect", "nor_conv_1x1"), 3)
-    every = {Genotype.from_index(i, space) for i in range(space.num_architectures)}
+    every = set(space.architectures())
     assert len(every) == space.num_architectures == 27
+    last = DartsSpace().num_architectures - 1
+    genotype = Genotype.from_index(last, DartsSpace())
+    genotype.check(DartsSpace())
+    assert genotype.index(DartsSpace()) == last
+
+
+def test_pooling_of_cell_spaces_is_not_normalised_and_that_of_darts_is():
+    """NAS-Bench-201 has no normalisation after pooling, DARTS in its search."""
+
+    def after_pooling(space):
+        supernet = nnx.eval_shape(
+            lambda: Supernet(space, (16, 16, 3), 10, rngs=nnx.Rngs(0))
+        )
+        modules = [m for _, m in nnx.iter_modules(supernet)]
+        return {m.norm is not None for m in modules if isinstance(m, NormedPool)}
+
+    assert after_pooling(SPACES["nasbench201"]()) == {False}
+    assert after_pooling(DartsSpace(channels=4, num_cells=3)) == {True}
+
+
+def test_chain_needs_every_layer():
+    layers = Genotype.random(jax.random.key(0), SPACES["mlp"]()).cells["layers"]
+    with pytest.raises(ValueError, match="no edge 2->3 of 'layers'"):
+        Genotype("mlp", {"layers": layers[:-1]}).check(SPACES["mlp"]())
 
 
 # Shapes
