@@ -68,6 +68,21 @@ def checked_weights(
     return given
 
 
+def most_probable(function: str, logits: jax.Array) -> int:
+    """Index of the largest of the logits of one choice."""
+    if logits.ndim != 1:
+        raise ValueError(
+            _checks.message(
+                function,
+                "logits",
+                "be those of one operation, of shape (K,)",
+                f"shape {logits.shape}, several operations",
+                "Take the variables of one at a time: index their first axes.",
+            )
+        )
+    return int(jnp.argmax(logits))
+
+
 def name(branches: Sequence[Branch], index: int) -> str:
     """Name of a branch in messages."""
     branch = branches[index]
@@ -104,15 +119,15 @@ def check(
         described = _describe(output)
         _check_output(function, name(branches, i), output, described, num_examples)
         if first is None:
-            first = described
-        elif described != first:
+            first = output
+        elif _signature(output) != _signature(first):
             raise ValueError(
                 _checks.message(
                     function,
                     "branches",
                     "agree in the structure, shape and dtype of their outputs",
-                    f"{first} from branch {name(branches, 0)} and {described} "
-                    f"from branch {name(branches, i)}",
+                    f"{_describe(first)} from branch {name(branches, 0)} and "
+                    f"{described} from branch {name(branches, i)}",
                     "Give every branch the same number of channels, stride and dtype.",
                 )
             )
@@ -146,14 +161,14 @@ def _without_state(function: str, branch: str, own: PyTree, output: PyTree) -> P
             )
         )
     output, state = output
-    before, after = _describe(own[1]), _describe(state)
-    if before != after:
+    if _signature(own[1]) != _signature(state):
         raise ValueError(
             _checks.message(
                 function,
                 "branches",
                 "keep the structure, shape and dtype of their state",
-                f"{before} before and {after} after branch {branch}",
+                f"{_describe(own[1])} before and {_describe(state)} after branch "
+                f"{branch}",
                 "Cast the new state to the dtypes of the old one.",
             )
         )
@@ -193,13 +208,51 @@ def _check_output(
         )
 
 
+def _signature(tree: PyTree) -> tuple[Any, list[tuple[Any, tuple[int, ...]]]]:
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, [(leaf.dtype, leaf.shape) for leaf in map(_typed, leaves)]
+
+
+def _typed(leaf: Any) -> Any:
+    return leaf if hasattr(leaf, "dtype") else jax.typeof(leaf)
+
+
 def _describe(output: PyTree) -> str:
     def one(leaf) -> str:
-        leaf = jax.typeof(leaf) if not hasattr(leaf, "dtype") else leaf
+        leaf = _typed(leaf)
         return f"{leaf.dtype.name}[{','.join(map(str, leaf.shape))}]"
 
     described = jax.tree.map(one, output)
     return described if isinstance(described, str) else str(described)
+
+
+def varying(tree: PyTree) -> frozenset[str]:
+    """Axes of `jax.shard_map` on which an array of the tree may differ."""
+
+    def axes(leaf: ArrayLike) -> frozenset[str]:
+        kind: Any = jax.typeof(leaf)
+        # The name of the axes in JAX before 0.10.
+        if hasattr(kind, "vma"):
+            return kind.vma
+        return kind.manual_axis_type.varying
+
+    nowhere: frozenset[str] = frozenset()
+    return nowhere.union(*map(axes, jax.tree.leaves(tree)))
+
+
+def vary(tree: PyTree, axes: frozenset[str]) -> PyTree:
+    """The same arrays, as values that may differ on these axes of `jax.shard_map`."""
+
+    def cast(leaf: ArrayLike) -> Any:
+        missing = tuple(sorted(axes - varying(leaf)))
+        if not missing:
+            return leaf
+        lax: Any = jax.lax
+        if hasattr(lax, "pcast"):
+            return lax.pcast(leaf, missing, to="varying")
+        return lax.pvary(leaf, missing)
+
+    return jax.tree.map(cast, tree)
 
 
 def partition(tree: PyTree) -> tuple[PyTree, PyTree]:

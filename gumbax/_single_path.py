@@ -111,18 +111,24 @@ def _chosen(edge, weights, smooth, rest):
     def branch(i, weight, smooth, rest):
         y, state = edge.run(i, smooth, rest)
         states = list(rest[1])
-        states[i] = state
+        # A weight of 0 chooses no branch: all are masked.
+        keep_old = functools.partial(jnp.where, weight == 0)
+        states[i] = jax.tree.map(keep_old, states[i], state)
         # In the branch, where it costs no pass of its own over the output.
-        return jax.tree.map(functools.partial(_scale, weight), y), tuple(states)
+        scaled = jax.tree.map(functools.partial(_scale, weight), y)
+        return scaled, tuple(states)
 
     runs = [functools.partial(branch, i) for i in range(len(edge.branches))]
     return jax.lax.switch(index, runs, weights[index], smooth, rest)
 
 
 def _dense_output(edge, origin, weights, smooth, rest, record, key):
-    # Linear in g: the derivative is the same anywhere.
-    scalar = functools.partial(_dense, edge, weights, smooth, rest, record, key)
-    return jax.grad(scalar)(origin)
+    def scalar(g, smooth):
+        return _dense(edge, weights, smooth, rest, record, key, g)
+
+    # Linear in g: the derivative is the same anywhere. That of `smooth`, not used,
+    # takes the custom_vjp of a branch, which has no forward mode, in reverse.
+    return jax.grad(scalar, (0, 1))(origin, smooth)[0]
 
 
 def _value(edge, weights, smooth, rest, record, key):
@@ -139,6 +145,8 @@ def _value(edge, weights, smooth, rest, record, key):
 def _cotangents(edge, weights, smooth, rest, record, key, g):
     index = chosen_index(weights)
     num_branches = len(edge.branches)
+    # Under `shard_map`, so that no sum over devices is inside the switch.
+    shared, smooth = smooth, _branches.vary(smooth, _branches.varying((weights, g)))
 
     def pull_back(i, smooth, rest, g):
         def run(own_smooth, x_smooth):
@@ -165,17 +173,21 @@ def _cotangents(edge, weights, smooth, rest, record, key, g):
         num_branches=num_branches,
         key=key,
     )
-    return record.credits(path).astype(weights.dtype), smooth_bar
+    weights_bar = record.credits(path).astype(weights.dtype)
+    return jax.tree.map(_over_devices, (weights, shared), (weights_bar, smooth_bar))
+
+
+def _over_devices(primal: jax.Array, cotangent: jax.Array) -> jax.Array:
+    """Sum over the devices that share the primal: under `shard_map` each has a part."""
+    axes = _branches.varying(cotangent) - _branches.varying(primal)
+    return jax.lax.psum(cotangent, tuple(sorted(axes))) if axes else cotangent
 
 
 def _dense_cotangents(edge, weights, smooth, rest, record, key, g):
-    index = chosen_index(jax.lax.stop_gradient(weights))
-    credits = _dense_credits(edge, record, key, smooth, rest, index, g)
-
-    def scalar(smooth):
+    def scalar(weights, smooth):
         return _dense(edge, weights, smooth, rest, record, key, g)
 
-    return credits.astype(weights.dtype), jax.grad(scalar)(smooth)
+    return jax.grad(scalar, (0, 1))(weights, smooth)
 
 
 def _gradient(edge, weights, smooth, rest, record, key, g):

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from gumbax import _branches
+
 Pair = tuple[int, int]
 
 
@@ -50,7 +52,7 @@ class Window:
     def output(self, image: Sequence[int]) -> Pair:
         """Spatial size of the result for images of this size."""
         sizes = [
-            (n + low + high - (k - 1) * d - 1) // s + 1
+            max(0, (n + low + high - (k - 1) * d - 1) // s + 1)
             for n, k, d, s, (low, high) in zip(image, *self.axes(), strict=True)
         ]
         return _pair(sizes)
@@ -67,6 +69,22 @@ class Window:
 def _pair(values: Sequence[int]) -> Pair:
     first, second = values
     return int(first), int(second)
+
+
+def _span(count: int, stride: int) -> int:
+    """Elements from the first to the last of so many, a stride apart."""
+    return max(0, (count - 1) * stride + 1)
+
+
+def wide(a: jax.Array) -> jax.Array:
+    """At least float32, for sums."""
+    return a.astype(jnp.promote_types(a.dtype, jnp.float32))
+
+
+def is_divided(*arrays: jax.Array) -> bool:
+    """Whether types say how an array lies on devices: explicit axes, or `shard_map`."""
+    specs = [jax.typeof(a).sharding.spec for a in arrays]
+    return any(any(spec) for spec in specs) or bool(_branches.varying(arrays))
 
 
 def pad(
@@ -86,8 +104,8 @@ def shifts(
     (dy, dx), (sy, sx) = window.dilation, window.strides
     for a in range(window.size[0]):
         for b in range(window.size[1]):
-            rows = slice(a * dy, a * dy + (height - 1) * sy + 1, sy)
-            columns = slice(b * dx, b * dx + (width - 1) * sx + 1, sx)
+            rows = slice(a * dy, a * dy + _span(height, sy), sy)
+            columns = slice(b * dx, b * dx + _span(width, sx), sx)
             yield (a, b), padded[:, rows, columns]
 
 
@@ -102,6 +120,6 @@ def spread(
     sizes = zip(image, g.shape[1:3], *window.axes(), strict=True)
     for size, out, k, d, s, (low, _) in sizes:
         before = (k - 1) * d - low
-        length = (out - 1) * s + 1
-        edges.append((before, size + (k - 1) * d - length - before, s - 1))
+        after = size + (k - 1) * d - _span(out, s) - before
+        edges.append((before, after, s - 1))
     return pad(g, edges, fill)

@@ -67,14 +67,16 @@ def draw_choices(
             With N, one draw for each of N examples, [N, ..., K]. Their rows [N, K] are
             for `mixed_op`, which evaluates all K branches: K times the forward cost of
             one draw. Static.
-        **options: given to the sampler: `temperature=...`, `hard=True`.
+        **options: given to the sampler: `temperature=...`, `hard=True`. `single_path`,
+            and a `MixedOp` called with `hard=True`, need hard draws: soft weights would
+            run as the branch of the largest, times its weight.
 
     Returns:
         A `Choices` record.
 
     Raises:
         TypeError: `key` is not one key, or `num_examples` is not an integer.
-        ValueError: `num_examples` is negative.
+        ValueError: `num_examples` is negative, or two names have one hash.
 
     Example:
         >>> logits = {"normal": jnp.zeros((4, 3)), "reduce": jnp.zeros((4, 3))}
@@ -91,9 +93,22 @@ def draw_choices(
         cure = "For one draw for the whole batch leave it out."
         _checks.count("draw_choices", "num_examples", num_examples, 0, cure)
     weights = {}
+    names: dict[int, str] = {}
     for name, given in logits.items():
         # Not Python's hash, which differs from process to process.
-        own = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        number = zlib.crc32(name.encode())
+        if number in names:
+            raise ValueError(
+                _checks.message(
+                    "draw_choices",
+                    "logits",
+                    "have names with different hashes",
+                    f"{names[number]!r} and {name!r}, which would share one draw",
+                    "Rename one of them.",
+                )
+            )
+        names[number] = name
+        own = jax.random.fold_in(key, number)
         values = jnp.asarray(given)
         if num_examples is None:
             weights[name] = sampler(own, values, **options)

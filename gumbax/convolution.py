@@ -45,7 +45,8 @@ def conv_general_dilated(
     `nnx.Conv(..., conv_general_dilated=gumbax.convolution.conv_general_dilated)`. Two
     spatial axes in the NHWC / HWIO layout, dense or depthwise with one kernel for each
     channel, are handled here, with any stride, padding and kernel dilation; everything
-    else goes to the stock function.
+    else goes to the stock function. So do the gradients of arrays whose types say how
+    they are divided over devices: on explicit mesh axes, and inside `jax.shard_map`.
 
     Args:
         lhs: input, [N, H, W, C].
@@ -106,6 +107,8 @@ def conv_general_dilated(
     window = Window.make(
         lhs.shape[1:3], rhs.shape[:2], window_strides, padding, rhs_dilation
     )
+    if min(window.output(lhs.shape[1:3])) == 0:
+        return stock(lhs, rhs)
     return _convolve(window, depthwise, lhs, rhs)
 
 
@@ -119,12 +122,16 @@ def _convolve_fwd(window, depthwise, x, kernel):
 
 
 def _convolve_bwd(window, depthwise, residuals, cotangent):
-    stock = functools.partial(_stock, window, depthwise)
+    def stock(x, kernel, g):
+        return jax.vjp(functools.partial(_stock, window, depthwise), x, kernel)[1](g)
+
+    operands: Any = (*residuals, cotangent)
+    if _windows.is_divided(*operands):
+        return stock(*operands)
     return lax.platform_dependent(
-        *residuals,
-        cotangent,
+        *operands,
         cpu=functools.partial(_pull_back, window, depthwise),
-        default=lambda x, kernel, g: jax.vjp(stock, x, kernel)[1](g),
+        default=stock,
     )
 
 
@@ -189,8 +196,10 @@ def _kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> jax.Array:
     groups = _groups(x.shape[0], 8)
 
     def add(total: jax.Array, group: tuple[jax.Array, jax.Array]):
+        images, cotangents = group
         gradient = lax.conv_general_dilated(
-            *group,
+            _windows.wide(images),
+            _windows.wide(cotangents),
             window.dilation,
             edges,
             rhs_dilation=window.strides,
@@ -201,10 +210,10 @@ def _kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> jax.Array:
     def split(a: jax.Array, order: tuple[int, ...]) -> jax.Array:
         return a.reshape(groups, -1, *a.shape[1:]).transpose(order)
 
-    zeros = jnp.zeros((x.shape[-1], *window.size, g.shape[-1]), x.dtype)
+    shape = (x.shape[-1], *window.size, g.shape[-1])
     operands = split(x, (0, 4, 2, 3, 1)), split(g, (0, 2, 3, 1, 4))
-    gradient, _ = lax.scan(add, zeros, operands)
-    return gradient.transpose(1, 2, 0, 3)
+    gradient, _ = lax.scan(add, jnp.zeros(shape, _windows.wide(x).dtype), operands)
+    return gradient.transpose(1, 2, 0, 3).astype(x.dtype)
 
 
 def _groups(num_images: int, fitting: int) -> int:
@@ -214,11 +223,12 @@ def _groups(num_images: int, fitting: int) -> int:
 
 
 def _sum_of_shifts(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    factors = _windows.wide(kernel)
     terms = [
-        shifted * kernel[a : a + 1, b : b + 1]
+        _windows.wide(shifted) * factors[a : a + 1, b : b + 1]
         for (a, b), shifted in _windows.shifts(window, x)
     ]
-    return functools.reduce(jnp.add, terms)
+    return functools.reduce(jnp.add, terms).astype(x.dtype)
 
 
 def _depthwise_kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> jax.Array:
@@ -230,12 +240,13 @@ def _depthwise_kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> ja
     count = _groups(x.shape[0], _CACHED_ELEMENTS // math.prod(g.shape[1:]))
 
     def add(sums: list[jax.Array], group: tuple[jax.Array, ...]):
-        x_part, g_part = group
+        x_part, g_part = map(_windows.wide, group)
         pairs = zip(sums, _windows.shifts(window, x_part), strict=True)
         return [total + shifted * g_part for total, (_, shifted) in pairs], None
 
     groups = [a.reshape(count, -1, *a.shape[1:]) for a in (x, g)]
-    zeros = jnp.zeros((x.shape[0] // count, *g.shape[1:]), g.dtype)
+    shape = (x.shape[0] // count, *g.shape[1:])
+    zeros = jnp.zeros(shape, _windows.wide(g).dtype)
     sums, _ = lax.scan(add, [zeros] * math.prod(window.size), tuple(groups))
     summed = jnp.stack([jnp.sum(total, (0, 1, 2)) for total in sums])
-    return summed.reshape(*window.size, 1, x.shape[-1])
+    return summed.reshape(*window.size, 1, x.shape[-1]).astype(x.dtype)

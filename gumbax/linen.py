@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import ArrayLike
 
-from gumbax import _checks, logit_gradients
+from gumbax import _branches, _checks, logit_gradients
 from gumbax._branches import Branch
 from gumbax._relaxation import gumbel_softmax
 from gumbax.logit_gradients import LogitGradient
@@ -78,7 +78,9 @@ class MixedOp(nn.Module):
             deterministic: no noise: the most probable module, or softmax weights.
             key: of the draw; None for one from the random stream "arch".
             weights: [K], in place of a draw: one of `gumbax.draw_choices`, shared by
-                all operations of a name. `temperature` is then not used.
+                all operations of a name. `temperature` is then not used. With
+                `hard=True` they must be one-hot, a draw made with `hard=True`: soft
+                weights would run as the module of the largest, times its weight.
 
         Returns:
             Pytree with the structure, shapes and dtypes of one module's output.
@@ -97,7 +99,7 @@ class MixedOp(nn.Module):
         credits_draw = hard and self.logit_gradient.needs_key
         credits_key = None
         if credits_draw or (weights is None and not deterministic):
-            key = self._draw_key(key)
+            key = self._draw_key(key, self.logit_gradient if credits_draw else None)
             # The sampler consumes the key itself.
             credits_key = jax.random.fold_in(key, 1) if credits_draw else None
         if weights is None:
@@ -117,7 +119,10 @@ class MixedOp(nn.Module):
             )
         return self._apply(operation, weights, x)
 
-    def _draw_key(self, key: jax.Array | None) -> jax.Array:
+    def _draw_key(
+        self, key: jax.Array | None, record: LogitGradient | None
+    ) -> jax.Array:
+        """A key for the draw, or for the credits if a record draws them."""
         if key is None and self.has_rng(ARCH):
             return self.make_rng(ARCH)
         if key is not None:
@@ -126,9 +131,14 @@ class MixedOp(nn.Module):
             _checks.message(
                 "MixedOp",
                 "key",
-                "come with the call or from a random stream",
+                "come with the call or from a random stream"
+                + (f", for {record}" if record is not None else ""),
                 "None",
-                'Pass `key=...`, `rngs={"arch": key}`, or `deterministic=True`.',
+                'Pass `key=...`, `rngs={"arch": key}`, or `deterministic=True`.'
+                if record is None
+                else 'Pass `key=...` or `rngs={"arch": key}`: the credits are drawn '
+                "even where the module is not. Without gradients, call `derive()`'s "
+                "module.",
             )
         )
 
@@ -163,8 +173,12 @@ class MixedOp(nn.Module):
 
         Returns:
             An unbound module, and the variables to call its `apply` with.
+
+        Raises:
+            ValueError: the logits are those of several operations, stacked.
         """
-        index = int(jnp.argmax(variables[ARCH]["logits"]))
+        logits = variables[ARCH]["logits"]
+        index = _branches.most_probable("MixedOp.derive", logits)
         name = f"branches_{index}"
         return self.branches[index], {
             collection: values[name]

@@ -56,6 +56,9 @@ class LogitGradient(abc.ABC):
 
     needs_key: bool = False
 
+    def check(self, num_branches: int) -> None:  # noqa: B027, most forms fit any number
+        """Raises ValueError if the form does not fit so many branches."""
+
     @abc.abstractmethod
     def credits(self, path: Path) -> jax.Array:
         """The credit [K] of every branch."""
@@ -117,8 +120,8 @@ class Subset(LogitGradient):
     num_others: int
     needs_key = True
 
-    def credits(self, path: Path) -> jax.Array:
-        num_others = path.num_branches - 1
+    def check(self, num_branches: int) -> None:
+        num_others = num_branches - 1
         if self.num_others > num_others:
             raise ValueError(
                 _checks.message(
@@ -129,6 +132,10 @@ class Subset(LogitGradient):
                     "Use `exact`.",
                 )
             )
+
+    def credits(self, path: Path) -> jax.Array:
+        self.check(path.num_branches)
+        num_others = path.num_branches - 1
         assert path.key is not None
         # The others by their distance from the chosen branch.
         distances = 1 + jax.random.permutation(path.key, num_others)

@@ -112,13 +112,14 @@ def single_path(
     Returns:
         Pytree with the structure, shapes and dtypes of one branch's output. With
         `has_state`, a pair of it and the K states, which have no gradient: the new one
-        of the chosen branch, the others as they were.
+        of the chosen branch, the others as they were. Zeros choose none.
 
     Raises:
         TypeError: `one_hot` or an output is not floating, a branch closes over a
             traced value, `logit_gradient` is not a record, or it needs a key.
         ValueError: the numbers of weights, branches and params differ, the outputs of
-            two branches do, or the state of one before and after.
+            two branches do, or the state of one before and after; or `logit_gradient`
+            draws more branches than there are.
 
     Example:
         >>> double, square = (lambda p, x: 2 * x), (lambda p, x: x**2)
@@ -147,6 +148,7 @@ def single_path(
                 "`gumbax.subset(1)`.",
             )
         )
+    logit_gradient.check(len(branches))
     if logit_gradient.needs_key:
         key = _checks.scalar_key("single_path", key)
     return _single_path_jit(
@@ -179,8 +181,10 @@ def _mixed_op_jit(branches, has_state, weights, params, x):
 
 
 def _weigh(weight: jax.Array, y: jax.Array) -> jax.Array:
-    missing = y.ndim - weight.ndim
-    return weight.reshape(weight.shape + (1,) * missing).astype(y.dtype) * y
+    # At least in float32, for the sum over y that is the gradient of the weight.
+    dtype = jnp.promote_types(y.dtype, jnp.float32)
+    weight = weight.reshape(weight.shape + (1,) * (y.ndim - weight.ndim))
+    return (weight.astype(dtype) * y.astype(dtype)).astype(y.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

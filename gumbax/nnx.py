@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from gumbax import _checks, logit_gradients
+from gumbax import _branches, _checks, logit_gradients
 from gumbax._branches import Branch
 from gumbax._relaxation import gumbel_softmax
 from gumbax.logit_gradients import LogitGradient
@@ -67,7 +67,9 @@ class MixedOp(nnx.Module):
         self.branches = nnx.List(branches)
         self.arch_logits = ArchParam(jnp.zeros(len(branches)))
         self.sampler = sampler
-        self.logit_gradient = nnx.static(logit_gradient)
+        has_arrays = bool(jax.tree.leaves(logit_gradient))
+        kind: Any = nnx.data if has_arrays else nnx.static
+        self.logit_gradient = kind(logit_gradient)
 
     def __call__(
         self,
@@ -89,7 +91,9 @@ class MixedOp(nnx.Module):
             rngs: where the key of the draw comes from: a key, a stream, or `nnx.Rngs`
                 with a stream "arch" (or a default one).
             weights: [K], in place of a draw: one of `gumbax.draw_choices`, shared by
-                all operations of a name. `temperature` is then not used.
+                all operations of a name. `temperature` is then not used. With
+                `hard=True` they must be one-hot, a draw made with `hard=True`: soft
+                weights would run as the module of the largest, times its weight.
 
         Returns:
             Pytree with the structure, shapes and dtypes of one module's output.
@@ -102,7 +106,7 @@ class MixedOp(nnx.Module):
         credits_draw = hard and self.logit_gradient.needs_key
         key = credits_key = None
         if credits_draw or (weights is None and not deterministic):
-            key = _draw_key(rngs)
+            key = _draw_key(rngs, self.logit_gradient if credits_draw else None)
             # The sampler consumes the key itself.
             credits_key = jax.random.fold_in(key, 1) if credits_draw else None
         if weights is None:
@@ -123,8 +127,13 @@ class MixedOp(nnx.Module):
         return _apply(operation, weights, self.branches, x)
 
     def derive(self) -> nnx.Module:
-        """Returns the most probable module itself, not a copy."""
-        return self.branches[int(jnp.argmax(self.arch_logits[...]))]
+        """Returns the most probable module itself, not a copy.
+
+        Raises:
+            ValueError: the logits are those of several operations, stacked.
+        """
+        logits = self.arch_logits[...]
+        return self.branches[_branches.most_probable("MixedOp.derive", logits)]
 
 
 def _apply(operation, weights, modules: Sequence[nnx.Module], x: Any) -> Any:
@@ -152,6 +161,8 @@ def _apply(operation, weights, modules: Sequence[nnx.Module], x: Any) -> Any:
 
 
 def _check_shared(modules: Sequence[nnx.Module], splits: Sequence[Any]) -> None:
+    if not any(changed for _, _, changed in splits):
+        return
     owner: dict[int, int] = {}
     for number, (module, (_, _, changed)) in enumerate(
         zip(modules, splits, strict=True)
@@ -174,7 +185,8 @@ def _check_shared(modules: Sequence[nnx.Module], splits: Sequence[Any]) -> None:
 
 
 def _child(node: Any, name: Any) -> Any:
-    return getattr(node, name) if isinstance(name, str) else node[name]
+    by_item = isinstance(node, dict) or not isinstance(name, str)
+    return node[name] if by_item else getattr(node, name)
 
 
 def pure_branches(
@@ -301,7 +313,10 @@ def _changed(
     return tuple(found)
 
 
-def _draw_key(rngs: nnx.Rngs | nnx.RngStream | jax.Array | None) -> jax.Array:
+def _draw_key(
+    rngs: nnx.Rngs | nnx.RngStream | jax.Array | None, record: LogitGradient | None
+) -> jax.Array:
+    """A key for the draw, or for the credits if a record draws them."""
     if isinstance(rngs, nnx.RngStream):
         return rngs()
     if isinstance(rngs, nnx.Rngs):
@@ -316,8 +331,11 @@ def _draw_key(rngs: nnx.Rngs | nnx.RngStream | jax.Array | None) -> jax.Array:
         _checks.message(
             "MixedOp",
             "rngs",
-            "give a key for the draw",
+            "give a key for " + ("the draw" if record is None else repr(record)),
             got,
-            "Pass a key, `nnx.Rngs(arch=seed)`, or `deterministic=True`.",
+            "Pass a key, `nnx.Rngs(arch=seed)`, or `deterministic=True`."
+            if record is None
+            else "Pass a key or `nnx.Rngs(arch=seed)`: the credits are drawn even "
+            "where the module is not. Without gradients, call `derive()`'s module.",
         )
     )

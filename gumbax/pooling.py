@@ -153,8 +153,9 @@ def _sum_bwd(window, empty, g):
         return _sum_of_shifts(window.transposed(), _windows.spread(window, image, g))
 
     def stock(g):
-        shape = (*empty.shape[:3], g.shape[-1])
-        zeros = jnp.zeros(shape, g.dtype)
+        # Of the empty slice, because its type says how it lies on devices.
+        channels = (0, g.shape[-1], 0)
+        zeros = lax.pad(empty, jnp.zeros((), g.dtype), [(0, 0, 0)] * 3 + [channels])
         sums = functools.partial(_stock, window, 0.0, lax.add)
         return jax.vjp(sums, zeros)[1](g)[0]
 

@@ -102,6 +102,13 @@ def test_is_a_pytree():
     assert len(jax.tree.leaves(choices)) == 2
 
 
+def test_names_with_one_hash_are_refused():
+    """`plumless` and `buckeroo` have one crc32: they would be one draw."""
+    message = "hashes, got 'plumless' and 'buckeroo', which would share one draw"
+    with pytest.raises(ValueError, match=message):
+        draw(KEY, {name: jnp.zeros(3) for name in ("plumless", "buckeroo")})
+
+
 def test_errors():
     with pytest.raises(KeyError, match=r"be one of \['normal', 'reduce'\], got 'norm'"):
         draw(KEY, LOGITS)["norm"]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gumbax.convolution import conv_general_dilated
 
@@ -116,3 +117,96 @@ def test_lowers_for_every_platform_and_keeps_the_stock_convolution_off_cpu():
         exported = jax.export.export(jax.jit(gradient), platforms=[platform])
         text = exported(x, kernel).mlir_module()
         assert ("stablehlo.convolution" in text) == stock
+
+
+@pytest.mark.parametrize("groups", [1, 4], ids=["dense", "depthwise"])
+@pytest.mark.parametrize(
+    ("size", "strides", "padding"),
+    [
+        ((7, 9), (1, 1), "VALID"),
+        ((7, 3), (2, 2), "VALID"),
+        ((9, 9), (3, 3), ((1, 0), (0, 0))),
+    ],
+)
+def test_kernel_larger_than_the_image(size, strides, padding, groups):
+    x, kernel = jnp.ones((2, 5, 6, 4)), jnp.ones((*size, 4 // groups, 4))
+    ours, stock = both(
+        x,
+        kernel,
+        window_strides=strides,
+        padding=padding,
+        feature_group_count=groups,
+    )
+    assert stock[0].size == 0
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(stock), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+DEPTHS = pytest.mark.parametrize("groups", [1, 8], ids=["dense", "depthwise"])
+
+
+def bound(groups):
+    """Value and both cotangents, ours and of the stock convolution."""
+
+    def derivatives(convolve):
+        def run(x, kernel, g):
+            y, pull_back = jax.vjp(
+                lambda x, kernel: convolve(
+                    x,
+                    kernel,
+                    (1, 1),
+                    "SAME",
+                    dimension_numbers=LAYOUT,
+                    feature_group_count=groups,
+                ),
+                x,
+                kernel,
+            )
+            return y, *pull_back(g)
+
+        return run
+
+    return derivatives(conv_general_dilated), derivatives(lax.conv_general_dilated)
+
+
+def operands(groups, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, g = jax.random.normal(keys[0], (2, 64, 8, 8, 8), dtype)
+    return x, jax.random.normal(keys[1], (3, 3, 8 // groups, 8), dtype), g
+
+
+@DEPTHS
+def test_sums_are_in_float32(groups):
+    """No further from the float32 result than the rounding of the result itself."""
+    given = operands(groups, jnp.bfloat16)
+    exact = bound(groups)[1](*(a.astype(jnp.float32) for a in given))
+    for found, expected in zip(jax.jit(bound(groups)[0])(*given), exact, strict=True):
+        assert found.dtype == jnp.bfloat16
+        error = np.abs(found.astype(jnp.float32) - expected)
+        np.testing.assert_array_less(error, 2**-8 * np.abs(expected) + 1e-4)
+
+
+@DEPTHS
+def test_batch_on_an_explicit_mesh_axis(groups):
+    given = operands(groups)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
+    specs = PartitionSpec("batch"), PartitionSpec(), PartitionSpec("batch")
+    placed = [
+        jax.device_put(a, NamedSharding(mesh, spec))
+        for a, spec in zip(given, specs, strict=True)
+    ]
+    ours, stock = (jax.jit(f) for f in bound(groups))
+    for a, b in zip(ours(*placed), stock(*given), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@DEPTHS
+def test_batch_divided_by_shard_map(groups):
+    given = operands(groups)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+    specs = PartitionSpec("batch"), PartitionSpec(), PartitionSpec("batch")
+    ours, stock = bound(groups)
+    out = PartitionSpec("batch"), PartitionSpec("batch"), PartitionSpec()
+    divided = jax.jit(jax.shard_map(ours, mesh=mesh, in_specs=specs, out_specs=out))
+    for a, b in zip(divided(*given), stock(*given), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

@@ -233,6 +233,15 @@ def test_errors(op, variables, x):
         op.apply(variables, x)
     with pytest.raises(TypeError, match="`key` must be one PRNG key, got 3"):
         op.apply(variables, x, key=3)
+    drawing = MixedOp(op.branches, logit_gradient=gumbax.subset(1))
+    message = r"for Subset\(num_others=1\), got None.*the credits are drawn"
+    with pytest.raises(TypeError, match=message) as error:
+        drawing.apply(variables, x, deterministic=True)
+    assert "deterministic=True" not in str(error.value)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 5), variables)
+    message = r"`MixedOp.derive`: `logits` must be those of one.*got shape \(5, 3\)"
+    with pytest.raises(ValueError, match=message):
+        op.derive(stacked)
     with pytest.raises(ValueError, match="hold at least one branch"):
         MixedOp([]).init(KEY, x)
     other = MixedOp([nn.LayerNorm(), nn.Dense(5)])

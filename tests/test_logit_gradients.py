@@ -299,6 +299,20 @@ def test_bad_arguments(edge, options, message):
         jax.grad(lambda w: jnp.sum(run(w, **options)))(jnp.eye(K)[0])
 
 
+def test_too_large_a_subset_is_refused_before_any_gradient(edge):
+    params, x, _ = edge
+    message = r"at most 3 of 3 other branches, got subset\(4\)"
+    with pytest.raises(ValueError, match=message):
+        gumbax.single_path(
+            jnp.eye(K)[0],
+            BRANCHES,
+            params,
+            x,
+            logit_gradient=gumbax.subset(4),
+            key=KEY,
+        )
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, None])
 def test_subset_takes_a_positive_integer(value):
     with pytest.raises((TypeError, ValueError), match="`subset`: `num_others` must be"):

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 import gumbax
-from gumbax import convolution
+from gumbax import convolution, pooling
 
 K = 4
 
@@ -512,3 +513,205 @@ def test_second_derivatives_with_state(stateful):
 def test_bad_state(operation, branch, own, message):
     with pytest.raises(ValueError, match=message):
         operation(jnp.ones(1), [branch], [own], jnp.ones(3), has_state=True)
+
+
+def pair(params, x):
+    del params
+    return Pair(x, 2 * x)
+
+
+class Pair:
+    """A pytree that prints its address."""
+
+    def __init__(self, first, second):
+        self.parts = first, second
+
+
+jax.tree_util.register_pytree_node(
+    Pair, lambda pair: (pair.parts, None), lambda _, parts: Pair(*parts)
+)
+
+
+@OPERATIONS
+def test_trees_are_compared_by_structure_not_by_text(operation):
+    x = jnp.ones(3)
+    y = operation(jnp.array([1.0, 0.0]), [pair, pair], [None, None], x)
+    np.testing.assert_array_equal(y.parts[1], 2 * x)
+
+    def stepped(own, x):
+        return x, Pair(own[1].parts[0] + 1, own[1].parts[1])
+
+    own = [(None, Pair(x, x))] * 2
+    _, states = operation(jnp.array([1.0, 0.0]), [stepped] * 2, own, x, has_state=True)
+    np.testing.assert_array_equal(states[0].parts[0], 2 * x)
+
+
+def test_no_state_is_new_if_every_branch_is_masked(stateful):
+    branches, params = stateful
+    x = jax.random.normal(jax.random.key(0), (8, 3))
+    y, states = gumbax.single_path(jnp.zeros(3), branches, params, x, has_state=True)
+    np.testing.assert_array_equal(y, np.zeros_like(x))
+    chex.assert_trees_all_equal(states, tuple(state for _, state in params))
+
+
+def test_gradient_of_the_weights_is_summed_in_float32():
+    """In bfloat16 a sum of so many terms stops growing at a fraction of its value."""
+    x = jax.random.normal(jax.random.key(0), (64, 16, 16, 16), jnp.bfloat16)
+    branches = [
+        lambda params, x: x * x,
+        lambda params, x: x + 3,
+        lambda params, x: x**2 + jnp.sin(x),
+    ]
+
+    def gradient(operation, x):
+        def loss(weights):
+            y = operation(weights, branches, [None] * 3, x)
+            return jnp.mean(y.astype(jnp.float32))
+
+        return jax.jit(jax.grad(loss))(jnp.eye(3)[1])
+
+    expected = gradient(gumbax.mixed_op, x.astype(jnp.float32))
+    assert np.abs(expected).min() > 0.5
+    dense = gradient(gumbax.mixed_op, x)
+    np.testing.assert_allclose(dense, expected, rtol=1e-2)
+    np.testing.assert_allclose(gradient(gumbax.single_path, x), dense, rtol=1e-5)
+
+
+# Branches with rules of their own
+
+
+def two_layers(kernels, x):
+    return convolution_branch(kernels[1], jnp.tanh(convolution_branch(kernels[0], x)))
+
+
+def pooled(kernels, x):
+    return pooling.max_pool(x, (3, 3), padding="SAME") * jnp.mean(kernels)
+
+
+def nested(kernels, x):
+    inner = [lambda p, x: p * jnp.sin(x), lambda p, x: x * x]
+    choice = jnp.array([1.0, 0.0], x.dtype)
+    return gumbax.single_path(choice, inner, [kernels[0].sum(), None], x)
+
+
+@pytest.mark.parametrize(
+    "branch", [lambda k, x: convolution_branch(k[0], x), two_layers, pooled, nested]
+)
+def test_forward_over_reverse_takes_branches_with_reverse_rules(branch, x64):
+    keys = jax.random.split(jax.random.key(0), 3)
+    kernels = jax.random.normal(keys[0], (2, 3, 3, 2, 2), jnp.float64)
+    x = jax.random.normal(keys[1], (2, 5, 5, 2), jnp.float64)
+    point = jnp.array([1.0, 0.0]), kernels, x
+    direction = jnp.array([0.3, -0.7]), jnp.cos(kernels), jnp.sin(x)
+
+    def hessian_vector(operation):
+        def loss(weights, kernels, x):
+            branches = [branch, lambda p, x: p * x**2]
+            y = operation(weights, branches, [kernels, jnp.float64(2)], x)
+            return jnp.sum(y**3)
+
+        gradient = jax.grad(loss, (0, 1, 2))
+        return jax.jit(lambda *a: jax.jvp(gradient, a, direction)[1])(*point)
+
+    found, expected = map(hessian_vector, (gumbax.single_path, gumbax.mixed_op))
+    chex.assert_trees_all_close(found, expected, rtol=1e-8, atol=1e-9)
+
+
+# Divided over devices by hand
+
+
+def in_shards(function, out_specs):
+    """The function of (weights, params, x), with an eighth of x on each device."""
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=auto)
+    specs = PartitionSpec(), PartitionSpec(), PartitionSpec("batch")
+    return jax.jit(
+        jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)
+    )
+
+
+@pytest.fixture
+def divided_edge(edge):
+    params, x = edge
+    params = [params[0], None, params[2], {"kernel": params[3]["kernel"], "shift": 2.0}]
+    return params, jnp.concatenate([x, x[:3] + 0.5])
+
+
+def derivatives(record, *, roll=None, operation=gumbax.single_path):
+    """First derivatives, and second ones in both orders, of a sum over all devices."""
+
+    def loss(weights, params, x):
+        if roll is not None:
+            weights = jnp.roll(weights, roll())
+        y = operation(weights, BRANCHES, params, x, **record)
+        return jnp.sum(y**3)
+
+    def total(axes):
+        def summed(*operands):
+            return jax.lax.psum(loss(*operands), axes) if axes else loss(*operands)
+
+        return jax.grad(summed, (0, 1, 2))
+
+    def first(axes):
+        return total(axes)
+
+    def forward(axes):
+        dot = 1 + jnp.arange(4.0)
+        return lambda w, p, x: jax.jvp(lambda w: total(axes)(w, p, x), (w,), (dot,))[1]
+
+    def reverse(axes):
+        def squares(*operands):
+            shared = total(axes)(*operands)[:2]
+            return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(shared))
+
+        return jax.grad(squares, (0, 1, 2))
+
+    return first, forward, reverse
+
+
+ORDERS = pytest.mark.parametrize(
+    "order",
+    [
+        0,
+        1,
+        pytest.param(
+            2,
+            marks=pytest.mark.skipif(
+                jax.__version_info__ < (0, 9),
+                reason="the second transposition of a stack fails in JAX 0.8",
+            ),
+        ),
+    ],
+    ids=["gradient", "forward over reverse", "reverse over reverse"],
+)
+SPECS = PartitionSpec(), PartitionSpec(), PartitionSpec("batch")
+
+
+@ORDERS
+@pytest.mark.parametrize("name", ["exact", "sampled", "gdas", "subset"])
+def test_derivatives_under_shard_map_are_those_of_one_device(divided_edge, name, order):
+    params, x = divided_edge
+    record = gumbax.subset(2) if name == "subset" else getattr(gumbax, name)
+    make = derivatives({"logit_gradient": record, "key": jax.random.key(0)})[order]
+    for chosen in (0, 1):
+        point = jnp.eye(K)[chosen], params, x
+        expected = jax.jit(make(None))(*point)
+        assert np.abs(expected[0]).max() > 1e-2
+        found = in_shards(make("batch"), SPECS)(*point)
+        chex.assert_trees_all_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@ORDERS
+def test_devices_may_choose_for_themselves_under_shard_map(divided_edge, order):
+    """The sum over devices of shared parameters stays outside the switch."""
+    params, x = divided_edge
+    found, expected = (
+        in_shards(
+            derivatives(
+                {}, roll=lambda: jax.lax.axis_index("batch"), operation=operation
+            )[order]("batch"),
+            SPECS,
+        )(jnp.eye(K)[0], params, x)
+        for operation in (gumbax.single_path, gumbax.mixed_op)
+    )
+    chex.assert_trees_all_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -172,8 +174,39 @@ def test_any_sampler_and_logit_gradient(x):
     of_arch = nnx.grad(loss, argnums=nnx.DiffState(0, ArchParam))
     gradients = [of_arch(op, jax.random.key(i))["arch_logits"][...] for i in range(3)]
     assert all(np.isfinite(g).all() and g.any() for g in gradients)
-    with pytest.raises(TypeError, match="`rngs` must give a key"):
-        op(x, deterministic=True)  # the credits are drawn, too
+    message = r"give a key for Subset\(num_others=1\), got None.*the credits are drawn"
+    with pytest.raises(TypeError, match=message) as error:
+        op(x, deterministic=True)
+    assert "deterministic=True" not in str(error.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(gumbax.logit_gradients.LogitGradient):
+    """A logit gradient with an array."""
+
+    scale: jax.Array
+
+    def credits(self, path):
+        return self.scale * path.all_credits()
+
+
+jax.tree_util.register_dataclass(Scaled, data_fields=["scale"], meta_fields=[])
+
+
+def test_logit_gradient_may_hold_arrays(x):
+    rngs = nnx.Rngs(0)
+    layers = [nnx.Linear(4, 4, rngs=rngs) for _ in range(3)]
+
+    def loss(op):
+        return jnp.sum(op(x, deterministic=True) ** 2)
+
+    of_arch = nnx.jit(nnx.grad(loss, argnums=nnx.DiffState(0, ArchParam)))
+    twice, once = (
+        of_arch(MixedOp(layers, logit_gradient=record))["arch_logits"][...]
+        for record in (Scaled(jnp.float32(2)), gumbax.exact)
+    )
+    assert np.abs(once).max() > 1e-2
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-5)
 
 
 # State
@@ -255,6 +288,31 @@ def test_changed_variable_must_have_one_owner(x):
         op(x, deterministic=True)
 
 
+class Parts(nnx.Module):
+    """Modules in a dictionary and in lists."""
+
+    def __init__(self, norm):
+        linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.parts = nnx.data({"linear": [linear], "norm": norm})
+
+    def __call__(self, x):
+        return self.parts["norm"](self.parts["linear"][0](x))
+
+
+def test_modules_in_a_dictionary(x):
+    norms = [nnx.BatchNorm(4, rngs=nnx.Rngs(i)) for i in range(2)]
+    op = MixedOp([Parts(norm) for norm in norms])
+    alone = nnx.clone(op.branches[1])
+    y = op(x, weights=jnp.eye(2)[1])
+    np.testing.assert_allclose(y, alone(x), rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(
+        statistics(op.branches[1]), statistics(alone), rtol=1e-5
+    )
+    shared = MixedOp([Parts(norms[0]), Parts(norms[0])])
+    with pytest.raises(ValueError, match=r"got parts.norm.mean of branch 1"):
+        shared(x, deterministic=True)
+
+
 # Transformations and saving
 
 
@@ -311,6 +369,15 @@ def test_orbax_round_trip(op, x, tmp_path):
     again = nnx.merge(graphdef, state)
     key = jax.random.key(0)
     np.testing.assert_array_equal(again(x, rngs=key), op(x, rngs=key))
+
+
+def test_derive_refuses_stacked_cells():
+    cells = nnx.vmap(lambda key: Cell(rngs=nnx.Rngs(key)))(
+        jax.random.split(jax.random.key(0), 5)
+    )
+    message = r"`MixedOp.derive`: `logits` must be those of one.*got shape \(5, 2\)"
+    with pytest.raises(ValueError, match=message):
+        cells.op.derive()
 
 
 def test_modules_that_disagree_are_named_with_both_shapes(x):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gumbax import pooling
 
@@ -59,6 +60,37 @@ def test_lowers_for_every_platform(name, platform):
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(pool(x, (3, 3)) ** 2)))
     exported = jax.export.export(gradient, platforms=[platform])(jnp.ones((2, 8, 8, 4)))
     assert ("reduce_window" in exported.mlir_module()) == (platform != "cpu")
+
+
+@pytest.mark.parametrize("name", ["max_pool", "avg_pool"])
+@pytest.mark.parametrize("size", [(7, 9), (7, 3), (9, 9)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_window_larger_than_the_image(name, size, strides):
+    x = jnp.ones((2, 5, 6, 4))
+    y, pull_back = jax.vjp(
+        lambda x: getattr(pooling, name)(x, size, strides=strides), x
+    )
+    assert y.shape == nnx.max_pool(x, size, strides).shape
+    assert y.size == 0
+    np.testing.assert_array_equal(pull_back(y)[0], np.zeros_like(x))
+
+
+@pytest.mark.parametrize("pool", [pooling.max_pool, pooling.avg_pool])
+@pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Manual])
+def test_batch_divided_over_devices(pool, axis_type):
+    """On an explicit mesh axis, and by `jax.shard_map`."""
+    x = jax.random.normal(jax.random.key(0), (8, 6, 6, 4))
+    gradient = jax.grad(lambda x: jnp.sum(pool(x, (3, 3), padding="SAME") ** 2))
+    explicit = axis_type == AxisType.Explicit
+    kind = axis_type if explicit else AxisType.Auto
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
+    spec = PartitionSpec("batch")
+    if explicit:
+        found = jax.jit(gradient)(jax.device_put(x, NamedSharding(mesh, spec)))
+    else:
+        divided = jax.shard_map(gradient, mesh=mesh, in_specs=spec, out_specs=spec)
+        found = jax.jit(divided)(x)
+    np.testing.assert_allclose(found, gradient(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("pool", [pooling.max_pool, pooling.avg_pool])
