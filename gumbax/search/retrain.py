@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from gumbax.search import folder
+from gumbax.search.cell_space import CellSpace
 from gumbax.search.checkpoint import Checkpoints
 from gumbax.search.errors import search_error
 from gumbax.search.evaluation import accuracy, predict
@@ -16,6 +17,7 @@ from gumbax.search.network import export
 from gumbax.search.options import Options
 from gumbax.search.progress import Progress, Silent
 from gumbax.search.run import CHECKPOINTS, GENOTYPE, load_data
+from gumbax.search.spaces import SPACES
 from gumbax.search.training import Training, TrainingState, train
 
 SECONDS_PER_CHECKPOINT = 30.0
@@ -26,7 +28,8 @@ def read_genotype(source: str, space: str | None = None) -> Genotype:
 
     Args:
         source: a path or a text.
-        space: name of the space of a text |...~0|+...; nasbench201 if None.
+        space: name of the space that is asked for: a text |...~0|+... is of it where
+            it has such cells, else of nasbench201.
 
     Raises:
         SearchError: it is none of these.
@@ -48,7 +51,7 @@ def read_genotype(source: str, space: str | None = None) -> Genotype:
                 return Genotype.from_json(text)
             source = text.strip()
         if source.startswith("|"):
-            return Genotype.from_nasbench201(source, space=space or "nasbench201")
+            return Genotype.from_nasbench201(source, space=_of_one_cell(space))
         if "normal" in source:
             return Genotype.from_darts(source)
         wanted = "not a text of DARTS or NAS-Bench-201"
@@ -140,6 +143,12 @@ def retrain(
     folder.write(out / "result.json", json.dumps(content, indent=2) + "\n")
     export(network, dataset.train.inputs.shape[1:], out / "network.stablehlo")
     return result
+
+
+def _of_one_cell(space: str | None) -> str:
+    if space is not None and isinstance(SPACES.get(space, lambda: None)(), CellSpace):
+        return space
+    return "nasbench201"
 
 
 def _check_same(out: Path, genotype: Genotype) -> None:

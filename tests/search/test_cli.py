@@ -16,8 +16,10 @@ OPTIONS = ("--epochs", "14", "--train-epochs", "1", "--random-architectures", "1
 OPTIONS += ("--channels", "4", "--cells", "1")
 # As the command, with a checkpoint after every epoch.
 LAUNCHER = """
-import sys
+import signal, sys
 from gumbax.search import cli, run
+# Shells start background processes with ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run.SECONDS_PER_CHECKPOINT = 0.0
 sys.exit(cli.main(sys.argv[1:]))
 """

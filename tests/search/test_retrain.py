@@ -169,6 +169,13 @@ def test_genotype_of_a_file_a_folder_and_a_text(whole, tmp_path):
         assert read_genotype(str(path)) == expected
 
 
+def test_text_of_a_cell_is_of_the_space_that_is_asked_for():
+    assert read_genotype(RESNET).space == "nasbench201"
+    assert read_genotype(RESNET, "small_images").space == "small_images"
+    for other in ("mlp", "darts", "no_such_space"):
+        assert read_genotype(RESNET, other).space == "nasbench201"
+
+
 def test_text_longer_than_the_name_of_a_file():
     cells = {"normal": PAIRS, "reduce": PAIRS}
     pairs = ", ".join(["('skip_connect', 0), ('skip_connect', 1)"] * 40)
