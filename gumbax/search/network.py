@@ -242,6 +242,11 @@ def new_network(
     )
 
 
+def modules_of(network: nnx.Module) -> list[nnx.Module]:
+    """All modules in a network, itself too; `nnx.iter_modules` of newer Flax."""
+    return [node for _, node in nnx.iter_graph(network) if isinstance(node, nnx.Module)]
+
+
 def with_stock_layers(network: Network) -> Network:
     """The same network and weights, of stock Flax layers alone; equal to rounding.
 
@@ -269,7 +274,7 @@ def with_stock_layers(network: Network) -> Network:
     from gumbax.search.layers import Pool
 
     stock = nnx.clone(network)
-    for _, module in nnx.iter_modules(stock):
+    for module in modules_of(stock):
         if isinstance(module, nnx.Conv):
             module.conv_general_dilated = jax.lax.conv_general_dilated
         elif isinstance(module, Pool):
@@ -302,7 +307,7 @@ def recalibrate(network: Network, batches: Iterable[jax.Array]) -> Network:
     """
     network = nnx.clone(network)
     network.train()
-    norms = [m for _, m in nnx.iter_modules(network) if isinstance(m, nnx.BatchNorm)]
+    norms = [m for m in modules_of(network) if isinstance(m, nnx.BatchNorm)]
     # The update mean' = momentum * mean + (1 - momentum) * batch, with momentum 0,
     # leaves the statistics of the last batch.
     momenta = [norm.momentum for norm in norms]

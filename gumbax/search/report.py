@@ -19,6 +19,7 @@ from gumbax.search.network import (
     Network,
     Supernet,
     dense_operation,
+    modules_of,
     path_operation,
     recalibrate,
 )
@@ -124,7 +125,7 @@ def calibrate(derived: Network, train: Examples, key: jax.Array) -> Network:
     Returns:
         `derived` itself where nothing is normalised over the batch.
     """
-    norms = [m for _, m in nnx.iter_modules(derived) if isinstance(m, nnx.BatchNorm)]
+    norms = [m for m in modules_of(derived) if isinstance(m, nnx.BatchNorm)]
     if not norms:
         return derived
     size = min(256, train.size)

@@ -24,6 +24,7 @@ from gumbax.search.network import (
     dense_operation,
     derive,
     export,
+    modules_of,
     new_network,
     num_weights,
     path_operation,
@@ -93,7 +94,7 @@ def test_stock_layers_are_equal_to_rounding(case):
     stock = with_stock_layers(derived)
     found = nnx.jit(lambda a, b, x: (a(x), b(x)))(derived, stock, x)
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
-    modules = [m for _, m in nnx.iter_modules(stock)]
+    modules = modules_of(stock)
     assert all(
         m.conv_general_dilated is jax.lax.conv_general_dilated
         for m in modules
@@ -137,7 +138,7 @@ def test_dropped_edges_contribute_nothing(supernet, space):
 def test_darts_keeps_two_inputs_of_every_node():
     net = filled(lambda: Supernet(TINY_DARTS, (8, 8, 3), 10, rngs=nnx.Rngs(0)))
     genotype = derive_rules.top_two_edges(net.logits(), TINY_DARTS)
-    groups = [m for _, m in nnx.iter_modules(derive(net, genotype))]
+    groups = modules_of(derive(net, genotype))
     kept = [group for group in groups if isinstance(group, Kept)]
     # Three cells, a reduction cell has two groups; two edges for each of two nodes.
     assert sum(len(group.modules) for group in kept) == 3 * 2 * 2

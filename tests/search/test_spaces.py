@@ -19,6 +19,7 @@ from gumbax.search.layers import Layers, fan_in_uniform
 from gumbax.search.network import (
     Supernet,
     dense_operation,
+    modules_of,
     new_network,
     num_weights,
     path_operation,
@@ -164,7 +165,7 @@ def test_pooling_of_cell_spaces_is_not_normalised_and_that_of_darts_is():
         supernet = nnx.eval_shape(
             lambda: Supernet(space, (16, 16, 3), 10, rngs=nnx.Rngs(0))
         )
-        modules = [m for _, m in nnx.iter_modules(supernet)]
+        modules = modules_of(supernet)
         return {m.norm is not None for m in modules if isinstance(m, NormedPool)}
 
     assert after_pooling(SPACES["nasbench201"]()) == {False}
