@@ -133,7 +133,7 @@ def test_every_option_but_the_seed_counts(tmp_path):
 
 def test_same_data_in_another_place_are_the_same(tmp_path):
     runs = [
-        write_run(tmp_path / str(i), i, dataset=f"/home/{i}/rows.npz") for i in range(2)
+        write_run(tmp_path / str(i), i, dataset=f"/data/{i}/rows.npz") for i in range(2)
     ]
     assert "2 runs" in compare(runs)
 
