@@ -15,7 +15,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gumbax import _branches
+from gumbax import _branches, _manual_axes
 from gumbax._branches import Branch, PyTree
 from gumbax._tangent import still, with_tangent_of
 from gumbax.logit_gradients import LogitGradient, Path
@@ -146,7 +146,10 @@ def _cotangents(edge, weights, smooth, rest, record, key, g):
     index = chosen_index(weights)
     num_branches = len(edge.branches)
     # Under `shard_map`, so that no sum over devices is inside the switch.
-    shared, smooth = smooth, _branches.vary(smooth, _branches.varying((weights, g)))
+    shared, smooth = (
+        smooth,
+        _manual_axes.vary(smooth, _manual_axes.varying((weights, g))),
+    )
 
     def pull_back(i, smooth, rest, g):
         def run(own_smooth, x_smooth):
@@ -179,7 +182,7 @@ def _cotangents(edge, weights, smooth, rest, record, key, g):
 
 def _over_devices(primal: jax.Array, cotangent: jax.Array) -> jax.Array:
     """Sum over the devices that share the primal: under `shard_map` each has a part."""
-    axes = _branches.varying(cotangent) - _branches.varying(primal)
+    axes = _manual_axes.varying(cotangent) - _manual_axes.varying(primal)
     return jax.lax.psum(cotangent, tuple(sorted(axes))) if axes else cotangent
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from gumbax import _branches
+from gumbax import _manual_axes
 
 Pair = tuple[int, int]
 
@@ -84,7 +84,7 @@ def wide(a: jax.Array) -> jax.Array:
 def is_divided(*arrays: jax.Array) -> bool:
     """Whether types say how an array lies on devices: explicit axes, or `shard_map`."""
     specs = [jax.typeof(a).sharding.spec for a in arrays]
-    return any(any(spec) for spec in specs) or bool(_branches.varying(arrays))
+    return any(any(spec) for spec in specs) or bool(_manual_axes.varying(arrays))
 
 
 def pad(

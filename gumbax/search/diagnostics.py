@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from gumbax._relaxation import gumbel_softmax
 from gumbax.search.space import Space
 
 
@@ -18,14 +17,6 @@ def stable_hash(name: str) -> int:
 def probabilities(logits: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """softmax of the logits of every edge, choice -> [E, K]."""
     return {name: jax.nn.softmax(a) for name, a in logits.items()}
-
-
-def draw(key: jax.Array, logits: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """One-hot rows with the law of the logits: one straight-through network."""
-    return {
-        name: gumbel_softmax(jax.random.fold_in(key, stable_hash(name)), a, hard=True)
-        for name, a in logits.items()
-    }
 
 
 def entropy(logits: Mapping[str, jax.Array]) -> jax.Array:

@@ -24,6 +24,14 @@ def loss_and_accuracy(
     return losses.mean(), jnp.mean(class_scores.argmax(axis=-1) == labels)
 
 
+@jax.jit
+def all_finite(state: PyTree) -> jax.Array:
+    """Whether every floating number of a state is finite."""
+    leaves = jax.tree.leaves(state)
+    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
+
+
 @functools.partial(jax.jit, static_argnames=("graphdef", "operation"))
 def _predict(graphdef, operation, weights, params, rest, batches):
     context = Context(weights=weights, operation=operation)

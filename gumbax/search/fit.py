@@ -1,7 +1,7 @@
 """The search itself: one loop over jitted epochs, which never sees a test set."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gumbax._records import pytree
+from gumbax.choices import draw_choices
 from gumbax.search import bilevel, data, diagnostics
 from gumbax.search.augment import Augmentation
 from gumbax.search.bilevel import Problem
@@ -19,6 +20,7 @@ from gumbax.search.data import Examples
 from gumbax.search.edges import Context
 from gumbax.search.errors import SearchError, search_error
 from gumbax.search.evaluation import (
+    all_finite,
     loss_and_accuracy,
     network_accuracies,
     soft_weights,
@@ -158,7 +160,7 @@ class Search:
             state.weights,
             self._rest,
             soft_weights(state.arch, self.temperature(state.step)),
-            diagnostics.draw(key, state.arch),
+            draw_choices(key, state.arch, hard=True).weights,
             self.method.genotype(state.arch, self.space).weights(self.space),
             examples,
             self.batch_size,
@@ -260,16 +262,13 @@ class Search:
         }
         return new_state, (metrics, gradient)
 
-    def _draw(self, key, arch, temperature) -> dict[str, jax.Array]:
+    def _draw(self, key, arch, temperature) -> Mapping[str, jax.Array]:
         """One draw for each name of a choice: the key is folded with the name's."""
-        return {
-            name: self.method.sampler(
-                jax.random.fold_in(key, diagnostics.stable_hash(name)),
-                logits,
-                temperature,
-            )
-            for name, logits in arch.items()
-        }
+
+        def sampler(key, logits):
+            return self.method.sampler(key, logits, temperature)
+
+        return draw_choices(key, arch, sampler=sampler).weights
 
     def _placed(self, x: jax.Array) -> jax.Array:
         if self._sharding is None:
@@ -299,11 +298,6 @@ def _over(mesh: Mesh, batch_size: int) -> NamedSharding:
     return NamedSharding(Mesh(mesh.devices, mesh.axis_names), PartitionSpec(axis))
 
 
-def _all_finite(state: SearchState) -> jax.Array:
-    checks = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
-    return jnp.stack(checks).all()
-
-
 def fit(
     search: Search,
     state: SearchState | None = None,
@@ -326,7 +320,6 @@ def fit(
             state.
     """
     state = search.init() if state is None else state
-    all_finite = jax.jit(_all_finite)
     while (done := int(state.step) // search.steps_per_epoch) < search.num_epochs:
         state, metrics = search.epoch(state)
         found = metrics | diagnostics.of_logits(state.arch, search.space)

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from flax import nnx
 
+from gumbax.choices import draw_choices
 from gumbax.search import lines
 from gumbax.search.data import Dataset, Examples
-from gumbax.search.diagnostics import draw, stable_hash
+from gumbax.search.diagnostics import stable_hash
 from gumbax.search.edges import Operation
 from gumbax.search.evaluation import accuracy, predict, soft_weights
 from gumbax.search.genotype import Genotype
@@ -90,7 +91,10 @@ def evaluate_supernet(
         )
         return accuracy(classes, test.labels)
 
-    draws = [draw(one, logits) for one in jax.random.split(key, NUM_DRAWS)]
+    draws = [
+        draw_choices(one, logits, hard=True).weights
+        for one in jax.random.split(key, NUM_DRAWS)
+    ]
     soft = soft_weights(logits, temperature)
     return (
         Row(SOFT, (measure(soft, dense_operation),)),
@@ -173,7 +177,8 @@ def train_all(
         dataset: trained on all of its training set.
         options: how each is trained.
         seed: of the trainings; each has its own, by its name.
-        record: JSON-lines file of finished trainings. What it holds is not done again.
+        record: JSON-lines file of finished trainings. What it holds, of the same
+            architecture, options and seed, is not done again.
         on_progress: called with the name and the number of epochs done.
 
     Returns:
@@ -183,7 +188,8 @@ def train_all(
     results = {}
     for name, genotype in genotypes.items():
         text = str(genotype)
-        if name in done and done[name]["genotype"] == text:
+        same = {"name": name, "genotype": text, "training": f"{options}, seed {seed}"}
+        if same.items() <= done.get(name, {}).items():
             results[name] = done[name]["test_accuracy"]
             on_progress(name, options.num_epochs)
             continue
@@ -195,7 +201,7 @@ def train_all(
             seed=stable_hash(f"{seed} {name}") >> 1,
             on_epoch=functools.partial(on_progress, name),
         )
-        row = {"name": name, "genotype": text, "test_accuracy": results[name]}
+        row = same | {"test_accuracy": results[name]}
         with record.open("a", encoding="utf-8") as file:
             lines.append(file, row)
     return results

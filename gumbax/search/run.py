@@ -108,8 +108,9 @@ def run_search(
         training: of the derived architecture and of the random ones.
         random_architectures: how many to compare with.
         options: for the report; method, seed and name of the data set if None.
-        run_id: checkpoints of another one are refused; by the search and its data if
-            None.
+        run_id: checkpoints of another one are refused. If None, by the data, seed and
+            lengths, and by the names, choices and hyper-parameters of space and method:
+            give your own where functions behind a name have changed.
         progress: where to show how far it is: `gumbax.search.progress.RichProgress`.
         on_epoch: called after every epoch of the search with the state and its metrics.
 
@@ -126,9 +127,7 @@ def run_search(
     progress = progress or Silent()
     method, seed = search.method, search.seed
     if run_id is None:
-        kind = (search.space.name, method.name, search.num_epochs, search.batch_size)
-        text = repr((*kind, seed, dataset.fingerprint()))
-        run_id = hashlib.sha256(text.encode()).hexdigest()[:12]
+        run_id = _run_id(search, dataset)
     state = _search(out, search, run_id, progress, on_epoch)
     genotype = method.genotype(state.arch, search.space)
     folder.write(out / GENOTYPE, genotype.to_json())
@@ -171,6 +170,15 @@ def run_search(
     folder.write(out / "report.txt", text)
     draw(out, search.space)
     return text
+
+
+def _run_id(search: Search, dataset: Dataset) -> str:
+    space, method = search.space, search.method
+    of_space = (space.name, dict(space.choices))
+    of_method = (method.name, method.weights, method.arch, method.init, method.warmup)
+    lengths = (search.num_epochs, search.batch_size, search.augmentation)
+    text = repr((of_space, of_method, lengths, search.seed, dataset.fingerprint()))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _keys(seed: int) -> jax.Array:

@@ -18,7 +18,12 @@ from gumbax.search.data import Dataset, Examples
 from gumbax.search.diagnostics import stable_hash
 from gumbax.search.edges import Context
 from gumbax.search.errors import SearchError
-from gumbax.search.evaluation import accuracy, loss_and_accuracy, predict
+from gumbax.search.evaluation import (
+    accuracy,
+    all_finite,
+    loss_and_accuracy,
+    predict,
+)
 from gumbax.search.genotype import Genotype
 from gumbax.search.network import Network, new_network
 from gumbax.search.optimizers import AdamW, Sgd
@@ -182,13 +187,6 @@ class Training:
         return new, value
 
 
-@jax.jit
-def _all_finite(state: TrainingState) -> jax.Array:
-    leaves = jax.tree.leaves(state)
-    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
-
-
 def train(
     training: Training,
     state: TrainingState | None = None,
@@ -214,7 +212,7 @@ def train(
         state, loss = training.epoch(state)
         value = float(np.asarray(loss))
         # The last step of an epoch can break the weights, and no loss shows it yet.
-        if not np.isfinite(value) or not _all_finite(state):
+        if not np.isfinite(value) or not all_finite(state):
             raise SearchError(
                 f"The loss became {value}, or a weight NaN, in epoch {done + 1} of "
                 "training. The last good checkpoint is kept. Lower the learning rate."

@@ -92,3 +92,15 @@ def filled(make, seed=1):
 def supernet(space):
     """Of the tiny space. Shared: tests do not change it."""
     return filled(lambda: Supernet(space, (8, 8, 1), 10, rngs=nnx.Rngs(0)))
+
+
+def poisoned(tree):
+    """NaN in place of every floating number."""
+    return jax.tree.map(
+        lambda leaf: (
+            jnp.full_like(leaf, jnp.nan)
+            if jnp.issubdtype(leaf.dtype, jnp.floating)
+            else leaf
+        ),
+        tree,
+    )

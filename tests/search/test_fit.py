@@ -16,7 +16,7 @@ from gumbax.search.evaluation import accuracy, predict, soft_weights
 from gumbax.search.fit import Search, fit
 from gumbax.search.methods import METHODS
 from gumbax.search.network import dense_operation, derive
-from tests.search.conftest import BATCH_SIZE, CHAIN, NUM_EPOCHS
+from tests.search.conftest import BATCH_SIZE, CHAIN, NUM_EPOCHS, poisoned
 
 METRICS = {
     "epoch",
@@ -297,17 +297,6 @@ def test_eight_devices_have_the_gradients_of_one(mesh):
 
 
 # What is not finite
-
-
-def poisoned(tree):
-    return jax.tree.map(
-        lambda leaf: (
-            jnp.full_like(leaf, jnp.nan)
-            if jnp.issubdtype(leaf.dtype, jnp.floating)
-            else leaf
-        ),
-        tree,
-    )
 
 
 def test_loss_that_is_not_finite_stops_before_the_callback(search):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +90,28 @@ def test_own_search_resumes_to_the_same_report(
     assert seen == [2, 3]
     for name in ("report.json", "genotype.json", "trainings.jsonl"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_other_trainings_are_done_and_equal_ones_are_not(
+    whole, search, dataset, tmp_path
+):
+    out = shutil.copytree(whole[0], tmp_path / "run")
+    first = (out / "trainings.jsonl").read_text()
+    in_folder(out, search, dataset)
+    assert (out / "trainings.jsonl").read_text() == first
+    longer = dataclasses.replace(TRAINING, num_epochs=2)
+    run.run_search(out, search, dataset, training=longer, random_architectures=1)
+    rows = [json.loads(line) for line in (out / "trainings.jsonl").open()]
+    assert [row["name"] for row in rows] == ["derived", "random 1"] * 2
+
+
+def test_another_method_of_the_name_does_not_go_on_from_its_checkpoints(whole, dataset):
+    other = dataclasses.replace(MINE, warmup=0.5)
+    again = Search(
+        CHAIN, other, dataset.train, num_classes=3, num_epochs=3, batch_size=16, seed=5
+    )
+    with pytest.raises(SearchError, match="find a checkpoint of this run"):
+        in_folder(whole[0], again, dataset)
 
 
 def test_other_data_do_not_go_on_from_its_checkpoints(whole, dataset):

@@ -21,7 +21,7 @@ from gumbax.search.evaluation import accuracy, predict
 from gumbax.search.genotype import Genotype
 from gumbax.search.training import Training, TrainingOptions, train, train_and_test
 from tests.helpers import assert_mean
-from tests.search.conftest import dense
+from tests.search.conftest import dense, poisoned
 
 NUM_EPOCHS = 4
 STEPS = 2  # in an epoch
@@ -333,17 +333,6 @@ def test_training_takes_no_test_set():
 
 
 # What is not finite
-
-
-def poisoned(tree):
-    return jax.tree.map(
-        lambda leaf: (
-            jnp.full_like(leaf, jnp.nan)
-            if jnp.issubdtype(leaf.dtype, jnp.floating)
-            else leaf
-        ),
-        tree,
-    )
 
 
 def refused(training, broken):
