@@ -31,6 +31,12 @@ genotype.json, the pictures (cell, curves, choices, gap; .svg and .png) and the 
 """
 
 
+_DERIVE = """\
+Derive from the last checkpoint of a search. Writes genotype.json and the pictures in
+its folder; with --rule, genotype-RULE.json and a picture of the cell beside them.
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of the command line."""
     top = argparse.ArgumentParser(
@@ -56,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     _searching(search)
     _training(search)
 
-    derive = command("derive", "derive from a run", "Derive from the last checkpoint.")
+    derive = command("derive", "derive from a run", _DERIVE)
     derive.add_argument("run", type=Path, help="folder of a search")
     derive.add_argument("--rule", help="argmax, top2 or threshold (the method's own)")
     derive.add_argument(
@@ -103,7 +109,9 @@ def _common(command: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, help="examples in a step (64)")
     add("--learning-rate", type=float, help="of the weights (by the method)")
     flag = argparse.BooleanOptionalAction
-    add("--published", action=flag, help="optimisers as published")
+    add(
+        "--published", action=flag, help="optimisers, schedules and epochs as published"
+    )
     add("--crop", type=int, metavar="PIXELS", help="random crops after padding (0)")
     add("--flip", action=flag, help="random mirror images")
     add("--limit", type=int, metavar="N", help="training examples to use (all)")
@@ -240,8 +248,14 @@ def _derive(given: dict[str, Any]) -> None:
     search, genotype, network = run.derive_again(given["run"], rule)
     if path is not None:
         export(network, search.weight_half.inputs.shape[1:], path)
-    folder.write(given["run"] / run.GENOTYPE, genotype.to_json())
-    run.draw(given["run"], search.space)
+    out = given["run"]
+    if rule is None:
+        folder.write(out / run.GENOTYPE, genotype.to_json())
+        run.draw(out, search.space)
+    else:  # beside what the run reports on
+        folder.write(out / f"genotype-{name}.json", genotype.to_json())
+        pictures = [out / f"cell-{name}.{kind}" for kind in ("svg", "png")]
+        plots.draw_genotype(genotype, search.space, pictures)
     print(plots.genotype_text(genotype, search.space))
     print(genotype)
 

@@ -329,7 +329,7 @@ def fit(
         if not np.isfinite(losses).all() or not all_finite(state):
             raise SearchError(
                 f"The loss became {losses[0]} (weights), {losses[1]} (architecture), "
-                f"or a weight NaN, in epoch {done + 1}. The last good checkpoint is "
+                f"or a weight NaN, in epoch {done + 1}. What was saved before is "
                 "kept. Lower the learning rates of the method."
             )
         row |= search.gap(state)

@@ -1,8 +1,9 @@
 """The folder of a run: opened, refused, resumed; its files are whole or not there."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -89,6 +90,40 @@ def record(
         "versions": _versions(),
     }
     write(out / RECORD, json.dumps(content, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keeps other processes from running in a folder; whatever ends this one, it ends.
+
+    Args:
+        out: the folder, which is there.
+
+    Raises:
+        SearchError: another process runs there.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows: nothing is held
+        yield
+        return
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise search_error(
+            "--out",
+            "be the folder of one process at a time",
+            f"{out}, where another one runs",
+            "Wait for it, or pass another --out; nothing was changed.",
+        ) from error
+    except OSError:  # some network file systems hold nothing
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_data(out: Path, data: str | None) -> None:

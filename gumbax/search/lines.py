@@ -8,8 +8,8 @@ from typing import IO
 from gumbax.search import folder
 
 
-def read(path: Path) -> list[dict]:
-    """Rows of a file up to the first that is not whole; none if there is no file."""
+def read(path: Path, fields: Iterable[str] = ()) -> list[dict]:
+    """Rows of a file up to the first that is not whole, or lacks one of the fields."""
     if not path.exists():
         return []
     rows = []
@@ -18,15 +18,19 @@ def read(path: Path) -> list[dict]:
             row = json.loads(line)
         except ValueError:
             break
-        if not isinstance(row, dict):
+        if not isinstance(row, dict) or not set(fields) <= row.keys():
             break
         rows.append(row)
     return rows
 
 
-def keep(path: Path, wanted: Callable[[dict], bool] = lambda row: True) -> list[dict]:
-    """Drops the other rows and a line that was cut off, so that rows can be added."""
-    rows = [row for row in read(path) if wanted(row)]
+def keep(
+    path: Path,
+    wanted: Callable[[dict], bool] = lambda row: True,
+    fields: Iterable[str] = (),
+) -> list[dict]:
+    """Drops the other rows and what cannot be read, so that rows can be added."""
+    rows = [row for row in read(path, fields) if wanted(row)]
     folder.write(path, _text(rows))
     return rows
 

@@ -56,8 +56,7 @@ class Preset:
         arch: optimiser of the logits.
         temperature: (number of epochs, steps in an epoch) -> schedule by the step.
         init: (mean, standard deviation) of the first logits.
-        num_epochs: length of the search.
-        batch_size: examples in a step.
+        num_epochs: length of the search, in batches of 64.
     """
 
     weights: Sgd = _SGD
@@ -65,7 +64,6 @@ class Preset:
     temperature: TemperatureOf = _one
     init: tuple[float, float] = (0.0, 1e-3)
     num_epochs: int = 50
-    batch_size: int = 64
 
 
 # For searches of a few epochs: what a supernet of small images learns with. Weighted

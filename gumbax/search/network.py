@@ -28,9 +28,18 @@ Network = nnx.Module
 
 
 def dense_operation(weights, branches, params, x, *, key=None):
-    """All operations of an edge, weighted: `gumbax.mixed_op`."""
+    """All operations of an edge, weighted: `gumbax.mixed_op`.
+
+    Only its input is kept for the backward pass, which runs the operations again: kept,
+    the insides of all operations of all edges take many times the memory.
+    """
     del key
-    return mixed_op(weights, branches, params, x)
+
+    @jax.checkpoint
+    def edge(weights, params, x):
+        return mixed_op(weights, branches, params, x)
+
+    return edge(weights, params, x)
 
 
 def path_operation(weights, branches, params, x, *, key=None):

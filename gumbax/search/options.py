@@ -36,9 +36,10 @@ class Options:
         channels: of the first stage; those of the space if None.
         cells: in a stage (in all, for darts); those of the space if None.
         method: name of the search method.
-        published: the optimisers and schedules of the method's publication.
+        published: the optimisers, schedules and epochs of the method's publication.
         seed: of everything random.
-        epochs: of the search; enough for 1,500 steps, and 8 or more, if None.
+        epochs: of the search; if None those published, or enough for 1,500 steps, and 8
+            or more.
         batch_size: examples in a step.
         learning_rate: of the weights at the start; the method's if None.
         arch_learning_rate: of the architecture logits; the method's if None.
@@ -167,9 +168,10 @@ class Options:
 
     def search_epochs(self, dataset: Dataset) -> int:
         """Epochs of the search: of half of the training set."""
-        return _epochs(
-            self.epochs, SEARCH_STEPS, dataset.train.size // 2, self.batch_size
-        )
+        given = self.epochs
+        if given is None and self.published:
+            given = METHODS[self.method].preset.num_epochs
+        return _epochs(given, SEARCH_STEPS, dataset.train.size // 2, self.batch_size)
 
     def augmentation(self, *, cutout: bool) -> Augmentation | None:
         """Of images; cutout in training alone, as published."""
@@ -233,7 +235,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The options of a TOML file, names with dashes or underscores.
 
     Raises:
-        SearchError: the file cannot be read, or a name or a type is wrong.
+        SearchError: the file cannot be read, a name or a type is wrong, or an option is
+            there twice.
     """
     try:
         with path.open("rb") as file:
@@ -242,7 +245,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise search_error(
             "--config", "be a TOML file", f"{path} ({error})", "Mend or rename it."
         ) from error
-    return typed({name.replace("-", "_"): v for name, v in content.items()}, str(path))
+    found = {name.replace("-", "_"): value for name, value in content.items()}
+    if len(found) < len(content):
+        twice = next(
+            name
+            for name in content
+            if "-" in name and name.replace("-", "_") in content
+        )
+        cure = "Write it once, with dashes or with underscores."
+        raise search_error(twice, "be there once", f"two in {path}", cure)
+    return typed(found, str(path))
 
 
 def typed(values: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from gumbax.search.space import Space
 from gumbax.search.training import TrainingOptions, train_and_test
 
 NUM_DRAWS = 20
+_TRAINED = ("name", "genotype", "training", "test_accuracy")
 RECALIBRATION_BATCHES = 20
 SOFT = "soft network"
 DRAWN = "straight-through network"
@@ -184,7 +185,7 @@ def train_all(
     Returns:
         name -> test accuracy in percent.
     """
-    done = {row["name"]: row for row in lines.keep(record)}
+    done = {row["name"]: row for row in lines.keep(record, fields=_TRAINED)}
     results = {}
     for name, genotype in genotypes.items():
         text = str(genotype)

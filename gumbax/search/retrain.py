@@ -114,6 +114,7 @@ def retrain(
     checkpoints = Checkpoints(out / CHECKPOINTS, run_id)
     state, first = training.init(), 0
     with (
+        folder.alone(out),
         contextlib.closing(checkpoints),
         progress.phase("train from scratch", training_options.num_epochs) as advance,
     ):

@@ -33,6 +33,8 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 CHOICES = "choices.jsonl"
 GENOTYPE = "genotype.json"
+_OF_METRICS = ("epoch", "seconds")
+_OF_CHOICES = ("epoch", "probabilities")
 
 
 def load_data(options: Options) -> Dataset:
@@ -120,15 +122,41 @@ def run_search(
         pictures of `draw`.
 
     Raises:
-        SearchError: a checkpoint cannot be used, or the loss is not finite.
+        SearchError: a checkpoint cannot be used, the loss is not finite, or another
+            process runs in the folder.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     progress = progress or Silent()
-    method, seed = search.method, search.seed
     if run_id is None:
         run_id = _run_id(search, dataset)
-    state = _search(out, search, run_id, progress, on_epoch)
+    with folder.alone(out):
+        state = _search(out, search, run_id, progress, on_epoch)
+        return _conclude(
+            out,
+            search,
+            dataset,
+            state,
+            training=training,
+            random_architectures=random_architectures,
+            options=options,
+            progress=progress,
+        )
+
+
+def _conclude(
+    out: Path,
+    search: Search,
+    dataset: Dataset,
+    state: SearchState,
+    *,
+    training: TrainingOptions,
+    random_architectures: int,
+    options: Mapping[str, Any] | None,
+    progress: Progress,
+) -> str:
+    """Derives, trains and measures; writes and returns the report."""
+    method, seed = search.method, search.seed
     genotype = method.genotype(state.arch, search.space)
     folder.write(out / GENOTYPE, genotype.to_json())
     progress.say(plots.genotype_text(genotype, search.space))
@@ -232,7 +260,10 @@ def _search(
             progress.say(f"resumed from epoch {first}")
         paths = (out / METRICS, out / CHOICES)
         # What was written after the checkpoint is done again.
-        rows, _ = (lines.keep(p, lambda row: row["epoch"] <= first) for p in paths)
+        rows, _ = (
+            lines.keep(path, lambda row: row["epoch"] <= first, fields)
+            for path, fields in zip(paths, (_OF_METRICS, _OF_CHOICES), strict=True)
+        )
         seconds = rows[-1]["seconds"] if rows else 0.0
         began = saved = time.perf_counter()
         with (
@@ -280,10 +311,10 @@ def draw(out: Path, space: Space) -> None:
             must = f"be of the space {space.name}"
             raise search_error(GENOTYPE, must, str(error), cure) from error
         plots.draw_genotype(genotype, space, both("cell"))
-    rows = lines.read(out / METRICS)
+    rows = lines.read(out / METRICS, _OF_METRICS)
     if rows:
         plots.draw_curves(rows, both("curves"))
-    epochs = lines.read(out / CHOICES)
+    epochs = lines.read(out / CHOICES, _OF_CHOICES)
     if epochs:
         history = {
             name: np.asarray([row["probabilities"][name] for row in epochs])

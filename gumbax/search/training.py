@@ -215,7 +215,7 @@ def train(
         if not np.isfinite(value) or not all_finite(state):
             raise SearchError(
                 f"The loss became {value}, or a weight NaN, in epoch {done + 1} of "
-                "training. The last good checkpoint is kept. Lower the learning rate."
+                "training. What was saved before is kept. Lower the learning rate."
             )
         on_epoch(state, {"epoch": done + 1, "loss": value})
     return state

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 
@@ -37,6 +37,13 @@ def compiled(function, *operands) -> tuple[Callable[[], object], float, int]:
     seconds = time.perf_counter() - began
     size = executable.memory_analysis().temp_size_in_bytes
     return lambda: executable(*operands), seconds, size
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]):
+    """Prints a table as the README has it."""
+    print(f"\n\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
 
 
 def temporary_bytes(function, *operands) -> int:

@@ -46,12 +46,6 @@ def over_keys(step, *operands, count=8):
     return lambda: step(*operands, next(keys))
 
 
-def print_table(title, header, rows):
-    print(f"\n\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-
-
 NAS_BENCH_FORMS = {
     "dense": (gumbax.mixed_op, OURS),
     "exact": (path(gumbax.exact), OURS),
@@ -93,7 +87,7 @@ def test_nas_bench_201_step(cells, benchmark):
         )
         for name, value in seconds.items()
     ]
-    print_table(f"NAS-Bench-201 step, N = {cells}", header, rows)
+    compare.print_table(f"NAS-Bench-201 step, N = {cells}", header, rows)
     benchmark.extra_info.update(seconds=seconds, compiling=compiling, memory=memory)
     benchmark.pedantic(steps["sampled"], rounds=1)
     if cells == 1:
@@ -121,7 +115,9 @@ def test_darts_step(benchmark):
                 f"{memory / 2**20:.0f}",
             )
         )
-    print_table("DARTS step", ("form", "compile, s", "s", "temporaries, MB"), rows)
+    compare.print_table(
+        "DARTS step", ("form", "compile, s", "s", "temporaries, MB"), rows
+    )
     benchmark.extra_info.update(compiling=compiling)
     benchmark.pedantic(run, rounds=1)
     assert max(compiling.values()) <= 90, compiling
@@ -177,7 +173,7 @@ def test_convolution_gradient_inside_a_switch(benchmark):
                 )
             )
     header = ("convolution", "outside, ms", "inside, ms", "inside / outside")
-    print_table("Forward and backward in `lax.switch`", header, rows)
+    compare.print_table("Forward and backward in `lax.switch`", header, rows)
     benchmark.extra_info.update(rows=rows)
     benchmark.pedantic(steps["ours", "inside"], rounds=1)
     assert max(ratios["ours", size] for size in (3, 5)) <= 1.2, ratios
@@ -202,7 +198,7 @@ def test_depthwise_convolution(benchmark):
             )
         )
     header = ("depthwise", "ours, ms", "stock, ms", "times faster")
-    print_table("Depthwise convolution, forward and backward", header, rows)
+    compare.print_table("Depthwise convolution, forward and backward", header, rows)
     benchmark.extra_info.update(rows=rows)
     benchmark.pedantic(steps["ours"], rounds=1)
     assert min(ratios.values()) >= 3, ratios

@@ -1,9 +1,10 @@
-"""Three published methods that gumbax does not have, each as one record."""
+"""Four published methods that gumbax does not have, each as one record."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 import gumbax
 from gumbax.logit_gradients import LogitGradient
@@ -100,5 +101,62 @@ def pair_operation(weights, branches, params, x, *, key=None):
 
 
 TWO_PATH = Method("two_path", two_paths, pair_operation, temperature=one)
+
+# PC-DARTS: an operation sees a quarter of the channels, the others pass by. Partial
+# channels are primitives of a space; edge normalisation is a sampler, with the means of
+# the rows of logits, which a softmax over operations does not see, for its betas.
+
+
+class Partial(nnx.Module):
+    """A primitive on the first channels; then the channels are shuffled."""
+
+    def __init__(self, primitive, channels, parts, *, stride, layers, rngs):
+        self.stride, self.parts = stride, parts
+        self.operation = primitive(
+            channels // parts, stride=stride, layers=layers, rngs=rngs
+        )
+        self.pool = layers.max_pool(2, stride=2)
+
+    def __call__(self, x):
+        size = x.shape[-1] // self.parts
+        rest = x[..., size:]
+        if self.stride == 2:
+            rest = self.pool(rest)
+        y = jnp.concatenate([self.operation(x[..., :size]), rest], axis=-1)
+        groups = y.reshape(*y.shape[:-1], self.parts, size)
+        return jnp.swapaxes(groups, -1, -2).reshape(y.shape)
+
+
+def partial_channels(primitives, parts=4):
+    """The primitives of a space, by name, each on a part of the channels."""
+
+    def make(primitive):
+        return lambda channels, *, stride, layers, rngs: Partial(
+            primitive, channels, parts, stride=stride, layers=layers, rngs=rngs
+        )
+
+    return {name: make(primitive) for name, primitive in primitives.items()}
+
+
+def edge_normalised(targets):
+    """Softmax over operations, times softmax over the edges into each node."""
+    columns = jnp.array(targets)[:, None]
+    same_node = (columns == columns.T).astype(jnp.float32)
+
+    def sampler(key, logits, temperature):
+        beta = jnp.exp(logits.mean(axis=-1))
+        beta = beta / (same_node @ beta)
+        return beta[:, None] * jax.nn.softmax(logits)
+
+    return sampler
+
+
+def pc_darts(space):
+    """The record for a space whose choices have the same edges."""
+    (targets,) = {tuple(t for _, t in c.edges) for c in space.choices.values()}
+    return Method(
+        "pc_darts", edge_normalised(targets), dense_operation, temperature=one
+    )
+
 
 OWN = {method.name: method for method in (DRNAS, DSNAS, TWO_PATH)}

@@ -174,9 +174,9 @@ def test_genotype_in_a_folder_that_cannot_be_drawn(tmp_path, text):
 def test_rows_after_one_that_is_damaged_are_not_drawn(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("gumbax.search.plots.draw_curves", lambda r, p: seen.append(r))
-    good = [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.5}]
+    good = [{"epoch": 1, "seconds": 1.0}, {"epoch": 2, "seconds": 2.5}]
     text = "".join(json.dumps(row) + "\n" for row in good)
-    for damaged in ('{"epoch": 3, "lo', "[3]\n", "\x00\n", "3\n"):
+    for damaged in ('{"epoch": 3, "lo', "[3]\n", "\x00\n", "3\n", '{"a": 1}\n'):
         (tmp_path / "metrics.jsonl").write_text(text + damaged + '{"epoch": 4}\n')
         draw(tmp_path, mlp_space())
         assert seen.pop() == good

@@ -109,10 +109,14 @@ def test_derive_report_plot_and_retrain(whole, tmp_path, capsys):
     out, _ = whole
     exported = tmp_path / "network.stablehlo"
     options = ["--rule", "argmax", "--export", str(exported)]
+    kept = (out / "genotype.json").read_bytes()
     assert cli.main(["derive", str(out), *options]) == 0
-    assert str(json.loads((out / "genotype.json").read_text())["text"]) in (
-        capsys.readouterr().out
-    )
+    found = json.loads((out / "genotype-argmax.json").read_text())
+    assert found["text"] in capsys.readouterr().out
+    assert (out / "cell-argmax.svg").exists()
+    assert (out / "genotype.json").read_bytes() == kept  # what the report is about
+    assert cli.main(["derive", str(out)]) == 0
+    assert (out / "genotype.json").read_bytes() == kept
     together = tmp_path / "all"
     assert cli.main(["report", str(out), "--out", str(together)]) == 0
     assert "Method gumbel, 1 run" in capsys.readouterr().out

@@ -302,7 +302,7 @@ def test_eight_devices_have_the_gradients_of_one(mesh):
 def test_loss_that_is_not_finite_stops_before_the_callback(search):
     state, seen = search.init(), []
     broken = dataclasses.replace(state, weights=poisoned(state.weights))
-    with pytest.raises(SearchError, match="The last good checkpoint is kept"):
+    with pytest.raises(SearchError, match="What was saved before is kept"):
         fit(search, broken, lambda state, row: seen.append(row))
     assert not seen
 

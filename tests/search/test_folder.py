@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -46,6 +48,29 @@ def change(out, edit):
 
 
 # A new run
+
+
+def test_one_process_at_a_time(tmp_path):
+    pytest.importorskip("fcntl")
+    program = (
+        "import sys, pathlib; from gumbax.search import folder\n"
+        "with folder.alone(pathlib.Path(sys.argv[1])): print('in', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout.readline() == "in\n"
+    busy = pytest.raises(SearchError, match="`--out` must be the folder of one process")
+    with busy, folder.alone(tmp_path):
+        pass
+    other.kill()  # whatever ends it
+    other.communicate()
+    with folder.alone(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_start_settles_the_options_and_writes_nothing(tmp_path):
@@ -243,6 +268,8 @@ def test_full_disk_leaves_the_lines_that_were_kept(tmp_path, monkeypatch):
     assert path.read_bytes() == before
     monkeypatch.undo()
     assert lines.keep(path, lambda row: row["epoch"] < 2) == [{"epoch": 1}]
+    path.write_text('{"epoch": 1}\n{"other": 2}\n{"epoch": 3}\n')
+    assert lines.keep(path, fields=("epoch",)) == [{"epoch": 1}]
     assert path.read_text() == '{"epoch": 1}\n'
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import gumbax
 from gumbax.search import derive_rules
@@ -14,11 +15,13 @@ from gumbax.search.darts_space import DartsSpace
 from gumbax.search.data import Examples
 from gumbax.search.fit import Search
 from gumbax.search.genotype import Genotype
+from gumbax.search.layers import Layers
 from gumbax.search.methods import METHODS
 from gumbax.search.optimizers import AdamW, ArchAdam, Sgd
+from gumbax.search.primitives import PRIMITIVES
 from tests import helpers
 from tests.search.conftest import CHAIN
-from tests.search.own_methods import OWN
+from tests.search.own_methods import OWN, partial_channels, pc_darts
 
 ALL = {**METHODS, **OWN}
 DENSE = {"darts", "darts_second_order", "darts_unrolled", "snas", "drnas"}
@@ -192,6 +195,49 @@ def test_dirichlet_weights_have_the_gradient_of_their_law(edge):
     helpers.assert_mean(samples, jax.grad(mean)(logits)[0], resolution=0.1)
 
 
+def test_partial_channels_and_edge_normalisation_are_those_of_pc_darts():
+    names = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
+    space = DartsSpace(
+        channels=8,
+        num_cells=3,
+        num_nodes=2,
+        primitives=names,
+        known=partial_channels(PRIMITIVES),
+    )
+    method = pc_darts(space)
+    logits = jax.random.normal(jax.random.key(0), (5, 4))
+    weights = method.sampler(None, logits, 1.0)
+    alpha, mean = np.asarray(jax.nn.softmax(logits)), np.asarray(logits.mean(axis=1))
+    for edges in ([0, 1], [2, 3, 4]):
+        beta = np.exp(mean[edges]) / np.exp(mean[edges]).sum()
+        expected = beta[:, None] * alpha[edges]
+        np.testing.assert_allclose(weights[jnp.array(edges)], expected, rtol=1e-5)
+
+    def make(name):
+        make = partial_channels(PRIMITIVES)[name]
+        return make(8, stride=2, layers=Layers(), rngs=nnx.Rngs(0))
+
+    x = jax.random.normal(jax.random.key(1), (2, 4, 4, 8))
+    mixed = sum(w * make(name)(x) for w, name in zip(alpha[0], names, strict=True))
+    passed = Layers().max_pool(2, stride=2)(x[..., 2:]).reshape(2, 2, 2, 3, 2)
+    shuffled = mixed.reshape(2, 2, 2, 2, 4)
+    np.testing.assert_allclose(
+        jnp.swapaxes(shuffled, 3, 4)[..., 1:, :], passed, rtol=1e-5
+    )
+
+    images = jax.random.normal(jax.random.key(2), (24, 8, 8, 3))
+    examples = Examples(inputs=images, labels=jnp.arange(24) % 3)
+    method = dataclasses.replace(method, warmup=0.0)
+    search = Search(space, method, examples, num_classes=3, num_epochs=1, batch_size=12)
+    before = search.init()
+    after, metrics = search.epoch(before)
+    assert np.isfinite(metrics["loss"])
+    for name in ("normal", "reduce"):
+        assert (after.arch[name] != before.arch[name]).any()
+    plain = dataclasses.replace(space, known=PRIMITIVES)
+    method.genotype(after.arch, space).check(plain)  # evaluated with all channels
+
+
 # Presets, reference section 2.16
 
 DARTS_WEIGHTS = Sgd(0.025, 0.001, 0.9, False, 3e-4, 5.0)
@@ -228,7 +274,7 @@ def test_published_hyper_parameters(
     assert method.weights == weights
     assert method.arch == arch
     assert (method.init, method.warmup) == (init, 0.0)
-    assert (method.preset.num_epochs, method.preset.batch_size) == (num_epochs, 64)
+    assert method.preset.num_epochs == num_epochs
     schedule = method.temperature(num_epochs, 7)
     ends = [float(schedule(0)), float(schedule(7 * num_epochs - 1))]
     np.testing.assert_allclose(ends, temperatures, rtol=1e-5)

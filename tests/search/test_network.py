@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from gumbax import convolution, gumbel_softmax
+from gumbax import convolution, gumbel_softmax, mixed_op
 from gumbax.nnx import ArchParam
 from gumbax.search import derive_rules
 from gumbax.search.cell_space import CellSpace
@@ -235,6 +236,31 @@ def test_logits_get_the_dense_straight_through_gradient():
     np.testing.assert_allclose(
         gradient(path_operation), expected, rtol=1e-3, atol=1e-4 * scale
     )
+
+
+def test_weighted_sums_keep_their_inputs_alone():
+    """Temporaries of a gradient through six edges grow by inputs, not by insides."""
+    names = ("skip_connect", "avg_pool_3x3", "nor_conv_3x3", "sep_conv_3x3")
+    small = CellSpace("small", names, 4, channels=16, num_stages=1)
+    net = filled(lambda: Supernet(small, (32, 32, 3), 3, rngs=nnx.Rngs(0)))
+    x = jax.random.normal(jax.random.key(3), (16, 32, 32, 3))
+    rows = {"cell": jnp.full(small.choices["cell"].shape, 0.25)}
+    graphdef, state = nnx.split(net)
+
+    def kept(weights, branches, params, x, *, key=None):
+        return mixed_op(weights, branches, params, x)
+
+    def gradient(operation):
+        def loss(state, rows):
+            net = nnx.merge(graphdef, state, copy=True)
+            return jnp.sum(net(x, rows, operation) ** 2)
+
+        run = jax.jit(jax.grad(loss, (0, 1))).lower(state, rows).compile()
+        return run.memory_analysis().temp_size_in_bytes, run(state, rows)
+
+    (ours, found), (whole, expected) = gradient(dense_operation), gradient(kept)
+    assert ours < 0.5 * whole
+    chex.assert_trees_all_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 # Options of a derived network

@@ -285,6 +285,14 @@ def test_epochs_are_enough_for_the_steps_and_at_least_eight():
     many = dataset(5, count=40_000)
     assert Options("x", batch_size=8).search_epochs(many) == 8
     assert Options("x", epochs=3).search_epochs(many) == 3
+    assert Options("x", published=True, method="darts").search_epochs(many) == 50
+    assert Options("x", published=True, method="gdas").search_epochs(many) == 250
+    assert Options("x", published=True, epochs=3).search_epochs(many) == 3
+
+
+def test_option_that_is_there_twice_is_refused(toml):
+    path = toml("batch-size = 8\nbatch_size = 16\n")
+    assert "`batch-size` must be there once" in message(lambda: read_toml(path))
 
 
 def test_run_id_depends_on_every_option():

@@ -350,7 +350,7 @@ def test_loss_that_is_not_finite_stops_before_the_callback(plain):
     message = refused(training, broken)
     assert "The loss became nan" in message
     assert "in epoch 3 of training" in message
-    assert "The last good checkpoint is kept" in message
+    assert "What was saved before is kept" in message
 
 
 def test_weights_that_the_last_step_broke_stop_too():
