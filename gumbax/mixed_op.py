@@ -30,6 +30,9 @@ def mixed_op(
     mixed operation of DARTS. With a row of weights for each example, one-hot or not, it
     is a choice for each example, at the same cost.
 
+    The backward pass keeps the insides of all branches. Where they are large, put the
+    call into `jax.checkpoint`: its operands alone are kept, and the branches run again.
+
     Args:
         weights: [K], any real weights; or [N, K] for outputs with N examples on their
             first axis.

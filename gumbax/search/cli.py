@@ -14,7 +14,7 @@ Differentiable architecture search with Gumbel-Softmax.
 
   gumbax search digits --out runs/digits        search, derive, retrain, report
   gumbax report runs/a runs/b --out runs/all    one report of several runs
-  gumbax derive runs/digits                     the architecture, by another rule
+  gumbax derive runs/digits --rule threshold    the architecture, by another rule
   gumbax retrain runs/digits digits --out runs/long   one architecture from scratch
   gumbax plot runs/digits                       draw a run's pictures again
 """
@@ -110,7 +110,9 @@ def _common(command: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=float, help="of the weights (by the method)")
     flag = argparse.BooleanOptionalAction
     add(
-        "--published", action=flag, help="optimisers, schedules and epochs as published"
+        "--published",
+        action=flag,
+        help="optimisers, schedules, epochs of the search as published",
     )
     add("--crop", type=int, metavar="PIXELS", help="random crops after padding (0)")
     add("--flip", action=flag, help="random mirror images")
@@ -131,7 +133,11 @@ def _searching(command: argparse.ArgumentParser) -> None:
         help="gumbel (default), darts, darts_second_order, darts_unrolled, "
         "snas, gdas, gdas_sampled or random",
     )
-    add("--epochs", type=int, help="of the search (1,500 steps, 8 epochs or more)")
+    add(
+        "--epochs",
+        type=int,
+        help="of the search (1,500 steps, 8 epochs or more; or as published)",
+    )
     add("--arch-learning-rate", type=float, help="of the logits (by the method)")
     add("--warmup", type=float, help="share before the logits move (by the method)")
     add(
@@ -250,8 +256,9 @@ def _derive(given: dict[str, Any]) -> None:
         export(network, search.weight_half.inputs.shape[1:], path)
     out = given["run"]
     if rule is None:
-        folder.write(out / run.GENOTYPE, genotype.to_json())
-        run.draw(out, search.space)
+        with folder.alone(out):
+            folder.write(out / run.GENOTYPE, genotype.to_json())
+            run.draw(out, search.space)
     else:  # beside what the run reports on
         folder.write(out / f"genotype-{name}.json", genotype.to_json())
         pictures = [out / f"cell-{name}.{kind}" for kind in ("svg", "png")]

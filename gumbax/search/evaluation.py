@@ -1,6 +1,7 @@
 """Loss and accuracy, of batches and of whole sets."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -97,12 +98,20 @@ def accuracy(predictions: Any, labels: Any) -> float:
     return 100 * float(np.mean(np.asarray(predictions) == np.asarray(labels)))
 
 
-def soft_weights(logits: PyTree, temperature: jax.Array) -> PyTree:
-    """The weights of the soft network: no noise, at this temperature."""
-    return {
-        name: jax.nn.softmax(a / jnp.asarray(temperature, a.dtype))
-        for name, a in logits.items()
-    }
+# (logits [E, K], temperature) -> weights [E, K]
+Soft = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def softened(logits: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Probabilities at this temperature."""
+    return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype))
+
+
+def soft_weights(
+    logits: PyTree, temperature: jax.Array, soft: Soft = softened
+) -> PyTree:
+    """The weights of the soft network, without noise, choice by choice."""
+    return {name: soft(a, temperature) for name, a in logits.items()}
 
 
 def network_accuracies(

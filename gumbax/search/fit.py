@@ -159,7 +159,7 @@ class Search:
             self.graphdef,
             state.weights,
             self._rest,
-            soft_weights(state.arch, self.temperature(state.step)),
+            soft_weights(state.arch, self.temperature(state.step), self.method.soft),
             draw_choices(key, state.arch, hard=True).weights,
             self.method.genotype(state.arch, self.space).weights(self.space),
             examples,

@@ -13,6 +13,11 @@ import gumbax
 from gumbax.search.errors import search_error
 from gumbax.search.options import Options, typed
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 RECORD = "run.json"
 SEARCH = "search"
 RETRAIN = "retrain"
@@ -77,9 +82,10 @@ def record(
         data: fingerprint of the data set.
 
     Raises:
-        SearchError: the run that is there began with other data.
+        SearchError: the run that is there began with other data or options.
     """
     if (out / RECORD).exists():
+        _check_unchanged(read(out, command)[0], asdict(options))
         check_data(out, data)
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -96,15 +102,16 @@ def record(
 def alone(out: Path) -> Iterator[None]:
     """Keeps other processes from running in a folder; whatever ends this one, it ends.
 
+    Windows and some network file systems keep none away.
+
     Args:
-        out: the folder, which is there.
+        out: the folder, made if it is not there.
 
     Raises:
         SearchError: another process runs there.
     """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows: nothing is held
+    out.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
         yield
         return
     descriptor = os.open(out, os.O_RDONLY)
@@ -118,7 +125,7 @@ def alone(out: Path) -> Iterator[None]:
             f"{out}, where another one runs",
             "Wait for it, or pass another --out; nothing was changed.",
         ) from error
-    except OSError:  # some network file systems hold nothing
+    except OSError:
         pass
     try:
         yield

@@ -27,6 +27,7 @@ from gumbax.search.bilevel import (
 )
 from gumbax.search.derive_rules import Rule as DeriveRule
 from gumbax.search.edges import Operation
+from gumbax.search.evaluation import Soft, softened
 from gumbax.search.genotype import Genotype
 from gumbax.search.network import dense_operation
 from gumbax.search.optimizers import AdamW, ArchAdam, Sgd
@@ -70,7 +71,7 @@ class Preset:
 # sums need larger steps of the logits than draws do: their logits move little.
 _WEIGHTS = AdamW()
 _ARCH = ArchAdam(learning_rate=0.03, weight_decay=0.0)
-_ARCH_OF_SUMS = ArchAdam(learning_rate=0.3, weight_decay=0.0)
+_ARCH_OF_SUMS = ArchAdam(learning_rate=1.0, weight_decay=0.0)
 _PRESET = Preset()
 
 
@@ -85,6 +86,8 @@ class Method:
         temperature: (number of epochs, steps in an epoch) -> schedule by the step.
         bilevel: how the gradient of the logits is made.
         derive: logits -> genotype, argmax of each edge if the space keeps all edges.
+        soft: (logits [E, K], temperature) -> weights [E, K], those of the soft network
+            of the gap.
         weights: optimiser of the weights.
         arch: optimiser of the logits; None leaves them as they are.
         init: (mean, standard deviation) of the first logits.
@@ -100,6 +103,7 @@ class Method:
     temperature: TemperatureOf
     bilevel: BilevelRule = first_order
     derive: DeriveRule | None = None
+    soft: Soft = softened
     weights: AdamW | Sgd = _WEIGHTS
     arch: ArchAdam | None = _ARCH
     init: tuple[float, float] = (0.0, 0.0)
@@ -152,7 +156,7 @@ def relaxed(key, logits, temperature):
 def softmax(key, logits, temperature):
     """No draw: probabilities at this temperature."""
     del key
-    return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype))
+    return softened(logits, temperature)
 
 
 def uniform(key, logits, temperature):

@@ -36,7 +36,8 @@ class Options:
         channels: of the first stage; those of the space if None.
         cells: in a stage (in all, for darts); those of the space if None.
         method: name of the search method.
-        published: the optimisers, schedules and epochs of the method's publication.
+        published: the optimisers and schedules of the method's publication, and the
+            epochs of its search.
         seed: of everything random.
         epochs: of the search; if None those published, or enough for 1,500 steps, and 8
             or more.
@@ -246,14 +247,11 @@ def read_toml(path: Path) -> dict[str, Any]:
             "--config", "be a TOML file", f"{path} ({error})", "Mend or rename it."
         ) from error
     found = {name.replace("-", "_"): value for name, value in content.items()}
-    if len(found) < len(content):
-        twice = next(
-            name
-            for name in content
-            if "-" in name and name.replace("-", "_") in content
-        )
+    names = [name.replace("-", "_") for name in content]
+    if len(found) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         cure = "Write it once, with dashes or with underscores."
-        raise search_error(twice, "be there once", f"two in {path}", cure)
+        raise search_error(_option(twice), "be there once", f"two in {path}", cure)
     return typed(found, str(path))
 
 

@@ -14,7 +14,13 @@ from gumbax.search import lines
 from gumbax.search.data import Dataset, Examples
 from gumbax.search.diagnostics import stable_hash
 from gumbax.search.edges import Operation
-from gumbax.search.evaluation import accuracy, predict, soft_weights
+from gumbax.search.evaluation import (
+    Soft,
+    accuracy,
+    predict,
+    soft_weights,
+    softened,
+)
 from gumbax.search.genotype import Genotype
 from gumbax.search.network import (
     Network,
@@ -69,7 +75,13 @@ class Row:
 
 
 def evaluate_supernet(
-    supernet: Supernet, genotype: Genotype, test: Examples, temperature, key: jax.Array
+    supernet: Supernet,
+    genotype: Genotype,
+    test: Examples,
+    temperature,
+    key: jax.Array,
+    *,
+    soft: Soft = softened,
 ) -> tuple[Row, ...]:
     """Measures one searched network in the three ways of using its logits.
 
@@ -79,6 +91,7 @@ def evaluate_supernet(
         test: the test set.
         temperature: the last one of the search.
         key: of the 20 draws of the straight-through network.
+        soft: weights of the soft network, those of the method.
 
     Returns:
         Accuracy of the weighted sum of all operations, of each drawn network, and of
@@ -96,9 +109,9 @@ def evaluate_supernet(
         draw_choices(one, logits, hard=True).weights
         for one in jax.random.split(key, NUM_DRAWS)
     ]
-    soft = soft_weights(logits, temperature)
+    summed = soft_weights(logits, temperature, soft)
     return (
-        Row(SOFT, (measure(soft, dense_operation),)),
+        Row(SOFT, (measure(summed, dense_operation),)),
         Row(DRAWN, tuple(measure(weights, path_operation) for weights in draws)),
         Row(ARGMAX, (measure(genotype.weights(supernet.space), path_operation),)),
     )

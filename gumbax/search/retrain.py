@@ -10,6 +10,7 @@ from pathlib import Path
 from gumbax.search import folder
 from gumbax.search.cell_space import CellSpace
 from gumbax.search.checkpoint import Checkpoints
+from gumbax.search.data import Dataset
 from gumbax.search.errors import search_error
 from gumbax.search.evaluation import accuracy, predict
 from gumbax.search.genotype import Genotype
@@ -98,7 +99,6 @@ def retrain(
         raise search_error(
             "genotype", f"be of the space {space.name}", str(error), "Change --space."
         ) from error
-    _check_same(out, genotype)
     training_options = options.training(dataset)
     training = Training(
         space,
@@ -108,15 +108,29 @@ def retrain(
         options=training_options,
         seed=options.seed,
     )
-    folder.record(out, asked, folder.RETRAIN, data=dataset.fingerprint())
-    folder.write(out / GENOTYPE, genotype.to_json())
+    with folder.alone(out):
+        _check_same(out, genotype)
+        folder.record(out, asked, folder.RETRAIN, data=dataset.fingerprint())
+        folder.write(out / GENOTYPE, genotype.to_json())
+        return _train(out, genotype, training, options, dataset, progress)
+
+
+def _train(
+    out: Path,
+    genotype: Genotype,
+    training: Training,
+    options: Options,
+    dataset: Dataset,
+    progress: Progress,
+) -> float:
+    """Trains, measures and exports, in a folder where no other process runs."""
+    num_epochs = training.options.num_epochs
     run_id = hashlib.sha256((options.run_id + str(genotype)).encode()).hexdigest()[:12]
     checkpoints = Checkpoints(out / CHECKPOINTS, run_id)
     state, first = training.init(), 0
     with (
-        folder.alone(out),
         contextlib.closing(checkpoints),
-        progress.phase("train from scratch", training_options.num_epochs) as advance,
+        progress.phase("train from scratch", num_epochs) as advance,
     ):
         restored = checkpoints.restore(state)
         if restored is not None:
@@ -127,7 +141,7 @@ def retrain(
         def on_epoch(state: TrainingState, row: dict[str, float]) -> None:
             nonlocal saved
             epoch, now = int(row["epoch"]), time.perf_counter()
-            last = epoch == training_options.num_epochs
+            last = epoch == num_epochs
             if last or now - saved >= SECONDS_PER_CHECKPOINT:
                 checkpoints.save(epoch, state)
                 saved = now

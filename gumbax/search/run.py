@@ -33,7 +33,7 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 CHOICES = "choices.jsonl"
 GENOTYPE = "genotype.json"
-_OF_METRICS = ("epoch", "seconds")
+_OF_METRICS = ("epoch",)
 _OF_CHOICES = ("epoch", "probabilities")
 
 
@@ -76,17 +76,18 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     """
     dataset = load_data(options)
     search = make_search(options, dataset)
-    folder.record(out, options, data=dataset.fingerprint())
-    return run_search(
-        out,
-        search,
-        dataset,
-        training=options.training(dataset),
-        random_architectures=options.random_architectures,
-        options=asdict(options),
-        run_id=options.run_id,
-        progress=progress,
-    )
+    with folder.alone(out):
+        folder.record(out, options, data=dataset.fingerprint())
+        return _run(
+            out,
+            search,
+            dataset,
+            training=options.training(dataset),
+            random_architectures=options.random_architectures,
+            options=asdict(options),
+            run_id=options.run_id,
+            progress=progress or Silent(),
+        )
 
 
 def run_search(
@@ -126,37 +127,38 @@ def run_search(
             process runs in the folder.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    progress = progress or Silent()
-    if run_id is None:
-        run_id = _run_id(search, dataset)
+    method, seed = search.method, search.seed
+    if options is None:
+        options = {"method": method.name, "seed": seed, "dataset": dataset.name}
     with folder.alone(out):
-        state = _search(out, search, run_id, progress, on_epoch)
-        return _conclude(
+        return _run(
             out,
             search,
             dataset,
-            state,
             training=training,
             random_architectures=random_architectures,
             options=options,
-            progress=progress,
+            run_id=_run_id(search, dataset) if run_id is None else run_id,
+            progress=progress or Silent(),
+            on_epoch=on_epoch,
         )
 
 
-def _conclude(
+def _run(
     out: Path,
     search: Search,
     dataset: Dataset,
-    state: SearchState,
     *,
     training: TrainingOptions,
     random_architectures: int,
-    options: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    run_id: str,
     progress: Progress,
+    on_epoch: OnEpoch = lambda state, row: None,
 ) -> str:
-    """Derives, trains and measures; writes and returns the report."""
+    """`run_search`, in a folder where no other process runs."""
     method, seed = search.method, search.seed
+    state = _search(out, search, run_id, progress, on_epoch)
     genotype = method.genotype(state.arch, search.space)
     folder.write(out / GENOTYPE, genotype.to_json())
     progress.say(plots.genotype_text(genotype, search.space))
@@ -171,7 +173,7 @@ def _conclude(
     draw_key, calibration_key, random_key = _keys(seed)
     temperature = search.temperature(search.num_steps)
     rows = report.evaluate_supernet(
-        supernet, genotype, dataset.test, temperature, draw_key
+        supernet, genotype, dataset.test, temperature, draw_key, soft=method.soft
     )
     rows += report.evaluate_derived(
         derived, dataset.train, dataset.test, calibration_key
@@ -185,8 +187,6 @@ def _conclude(
         f"{dataset.test.size} test images"
     )
     text = report.format_table(rows, title)
-    if options is None:
-        options = {"method": method.name, "seed": seed, "dataset": dataset.name}
     content = {
         "options": dict(options),
         "space": search.space.name,
@@ -264,7 +264,7 @@ def _search(
             lines.keep(path, lambda row: row["epoch"] <= first, fields)
             for path, fields in zip(paths, (_OF_METRICS, _OF_CHOICES), strict=True)
         )
-        seconds = rows[-1]["seconds"] if rows else 0.0
+        seconds = rows[-1].get("seconds", 0.0) if rows else 0.0
         began = saved = time.perf_counter()
         with (
             paths[0].open("a", encoding="utf-8") as metrics_file,

@@ -8,6 +8,7 @@ from flax import nnx
 
 import gumbax
 from gumbax.logit_gradients import LogitGradient
+from gumbax.search import derive_rules
 from gumbax.search.bilevel import single_level
 from gumbax.search.methods import Method, path
 from gumbax.search.network import dense_operation
@@ -24,7 +25,14 @@ def dirichlet(key, logits, temperature):
     return jax.random.dirichlet(key, jax.nn.elu(logits) + 1)
 
 
-DRNAS = Method("drnas", dirichlet, dense_operation, temperature=one)
+def mean_of_dirichlet(logits, temperature):
+    concentration = jax.nn.elu(logits) + 1
+    return concentration / concentration.sum(axis=-1, keepdims=True)
+
+
+DRNAS = Method(
+    "drnas", dirichlet, dense_operation, temperature=one, soft=mean_of_dirichlet
+)
 
 
 # DSNAS: hard draws; the score function, whose local reward is the credit.
@@ -154,8 +162,19 @@ def edge_normalised(targets):
 def pc_darts(space):
     """The record for a space whose choices have the same edges."""
     (targets,) = {tuple(t for _, t in c.edges) for c in space.choices.values()}
+    sampler = edge_normalised(targets)
+
+    def soft(logits, temperature):
+        return sampler(None, logits, temperature)
+
+    def derive(logits, space):
+        """The two inputs of a node with the largest beta times alpha."""
+        weights = {name: soft(a, 1.0) for name, a in logits.items()}
+        odds = {name: jnp.log(w) - jnp.log1p(-w) for name, w in weights.items()}
+        return derive_rules.threshold(minimum=0.0)(odds, space)
+
     return Method(
-        "pc_darts", edge_normalised(targets), dense_operation, temperature=one
+        "pc_darts", sampler, dense_operation, temperature=one, derive=derive, soft=soft
     )
 
 

@@ -108,7 +108,10 @@ def test_run_goes_on_with_the_data_that_it_began_with(tmp_path):
 
 def test_record_is_written_once(out):
     before = files(out)
-    folder.record(out, Options("other"))
+    folder.record(out, OPTIONS)
+    assert "`dataset` must be left" in message(
+        lambda: folder.record(out, Options("other"))
+    )
     assert files(out) == before
 
 

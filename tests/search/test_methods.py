@@ -213,6 +213,16 @@ def test_partial_channels_and_edge_normalisation_are_those_of_pc_darts():
         expected = beta[:, None] * alpha[edges]
         np.testing.assert_allclose(weights[jnp.array(edges)], expected, rtol=1e-5)
 
+    liked = logits.at[2].add(5.0).at[4].add(3.0)  # betas alone: a softmax sees none
+    found = method.genotype({"normal": liked, "reduce": liked}, space)
+    kept = [edge.source for edge in found.cells["normal"] if edge.target == 3]
+    assert kept == [0, 2]
+    liked = logits.at[3].add(5.0).at[4].add(3.0)
+    found = method.genotype({"normal": liked, "reduce": liked}, space)
+    kept = [edge.source for edge in found.cells["normal"] if edge.target == 3]
+    assert kept == [1, 2]
+    np.testing.assert_array_equal(method.soft(logits, 1.0), weights)
+
     def make(name):
         make = partial_channels(PRIMITIVES)[name]
         return make(8, stride=2, layers=Layers(), rngs=nnx.Rngs(0))

@@ -291,8 +291,16 @@ def test_epochs_are_enough_for_the_steps_and_at_least_eight():
 
 
 def test_option_that_is_there_twice_is_refused(toml):
-    path = toml("batch-size = 8\nbatch_size = 16\n")
-    assert "`batch-size` must be there once" in message(lambda: read_toml(path))
+    for first, second in (("-", "-"), ("-", "_"), ("_", "-"), ("_", "_")):
+        rest = f"arch{first}learning{second}rate"
+        other = (
+            "arch-learning_rate"
+            if rest == "arch-learning-rate"
+            else "arch-learning-rate"
+        )
+        path = toml(f"seed = 1\n{rest} = 0.1\n{other} = 0.2\n")
+        found = message(lambda path=path: read_toml(path))
+        assert "`--arch-learning-rate` must be there once" in found
 
 
 def test_run_id_depends_on_every_option():
