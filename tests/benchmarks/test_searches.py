@@ -2,7 +2,7 @@
 
     pytest tests/benchmarks/test_searches.py --benchmark-only -s
 
-prints the table of the README. The NAS-Bench-201 search takes an hour on a CPU: there
+prints the table of the README. The NAS-Bench-201 search takes hours on a CPU: there
 it is skipped, unless GUMBAX_IMAGES says on how many images it runs.
 """
 
@@ -108,7 +108,7 @@ def test_nas_bench_201_search_epoch(benchmark):
     if not CIFAR.exists():
         pytest.skip("the data file cifar10_jpeg.npz is not there")
     if IMAGES is None and jax.default_backend() == "cpu":
-        pytest.skip("an hour on a CPU: name a number of images in GUMBAX_IMAGES")
+        pytest.skip("hours on a CPU: name a number of images in GUMBAX_IMAGES")
     examples = cifar_10(int(IMAGES or 50_000))
     table(
         f"NAS-Bench-201 space, {examples.size} images",
