@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from gumbax import _branches, _checks, logit_gradients
+from gumbax import _branches, _checks, _versions, logit_gradients
 from gumbax._branches import Branch
 from gumbax._relaxation import gumbel_softmax
 from gumbax.logit_gradients import LogitGradient
@@ -34,7 +34,7 @@ class MixedOp(nnx.Module):
 
     Attributes:
         arch_logits: `ArchParam` of shape [K], zeros at first: all choices alike.
-        branches: `nnx.List` of the K modules.
+        branches: the K modules, an `nnx.List` (a list in Flax 0.11).
 
     Args:
         branches: K modules that map x to outputs of one structure, shape and dtype.
@@ -64,11 +64,11 @@ class MixedOp(nnx.Module):
         logit_gradient: LogitGradient = logit_gradients.exact,
     ):
         _checks.some_branches("MixedOp", branches)
-        self.branches = nnx.List(branches)
+        self.branches = _versions.nnx_list(branches)
         self.arch_logits = ArchParam(jnp.zeros(len(branches)))
         self.sampler = sampler
         has_arrays = bool(jax.tree.leaves(logit_gradient))
-        kind: Any = nnx.data if has_arrays else nnx.static
+        kind: Any = nnx.data if has_arrays else _versions.nnx_static
         self.logit_gradient = kind(logit_gradient)
 
     def __call__(

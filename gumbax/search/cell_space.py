@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gumbax._versions import nnx_list
 from gumbax.search.edges import PLAIN, Context, MakeEdges
 from gumbax.search.layers import CHANNELS_IN_GROUP, Layers, Linear
 from gumbax.search.primitives import PRIMITIVES, ReluConvNorm
@@ -152,15 +153,15 @@ class CellNetwork(nnx.Module):
 
             rows = range(len(choice.edges))
             cells.append(
-                nnx.List(
+                nnx_list(
                     [
                         make_edges("cell", rows, choice.edges, make, rngs)
                         for _ in range(space.cells_per_stage)
                     ]
                 )
             )
-        self.reductions = nnx.List(reductions)
-        self.cells = nnx.List(cells)
+        self.reductions = nnx_list(reductions)
+        self.cells = nnx_list(cells)
         self.norm = layers.normalisation(c, affine=True, rngs=rngs)
         self.head = Linear(c, num_classes, rngs=rngs)
 

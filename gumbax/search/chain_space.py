@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gumbax._versions import nnx_list
 from gumbax.search.edges import PLAIN, Context, MakeEdges
 from gumbax.search.layers import Identity, Layers, Linear
 from gumbax.search.space import Choice, Primitive, Space, check_ranges
@@ -127,13 +128,13 @@ class ChainNetwork(nnx.Module):
             make = functools.partial(_make, space, (c_in, c_out), stride, layers)
             chain.append(make_edges(CHOICE, [i], [(0, 1)], make, rngs))
             c_in = c_out
-        self.chain = nnx.List(chain)
+        self.chain = nnx_list(chain)
         self.head = Linear(c_in, num_classes, rngs=rngs)
 
     def __call__(self, x: jax.Array, context: Context = PLAIN) -> jax.Array:
         x = self.stem(x)
         for layer in self.chain:
-            x = layer.only(x, context)  # type: ignore[attr-defined]
+            x = layer.only(x, context)
         if x.ndim > 2:
             x = jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
         return self.head(x)
@@ -263,14 +264,14 @@ class MBConv(nnx.Module):
     ):
         c = expansion * c_in
         self.residual = stride == 1 and c_in == c_out
-        self.convs = nnx.List(
+        self.convs = nnx_list(
             [
                 layers.conv(c_in, c, 1, rngs=rngs),
                 layers.conv(c, c, size, stride=stride, groups=c, rngs=rngs),
                 layers.conv(c, c_out, 1, rngs=rngs),
             ]
         )
-        self.norms = nnx.List(
+        self.norms = nnx_list(
             [layers.normalisation(n, rngs=rngs) for n in (c, c, c_out)]
         )
 

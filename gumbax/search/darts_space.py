@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gumbax import _checks
+from gumbax._versions import nnx_list
 from gumbax.search.edges import PLAIN, Context, MakeEdges
 from gumbax.search.layers import Layers, Linear
 from gumbax.search.primitives import PRIMITIVES, FactorizedReduce, ReluConvNorm
@@ -182,13 +183,13 @@ class AuxiliaryHead(nnx.Module):
     ):
         window = min(5, side - 1)
         self.pool = layers.avg_pool(window, stride=min(3, side - window))
-        self.convs = nnx.List(
+        self.convs = nnx_list(
             [
                 layers.conv(c_in, 128, 1, rngs=rngs),
                 layers.conv(128, 768, 2, padding=0, rngs=rngs),
             ]
         )
-        self.norms = nnx.List(
+        self.norms = nnx_list(
             [layers.normalisation(c, affine=True, rngs=rngs) for c in (128, 768)]
         )
         self.head = Linear(768, num_classes, rngs=rngs)
@@ -254,7 +255,7 @@ class DartsNetwork(nnx.Module):
             if auxiliary
             else None
         )
-        self.cells = nnx.List(cells)
+        self.cells = nnx_list(cells)
         self.head = Linear(last, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, context: Context = PLAIN):

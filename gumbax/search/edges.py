@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gumbax._versions import nnx_list
 from gumbax.cells import scan_edges
 from gumbax.mixed_op import Branch, PyTree
 from gumbax.nnx import pure_branches
@@ -72,7 +73,7 @@ class Candidates(nnx.Module):
         self.choice = choice
         self.rows = tuple(rows)
         self.pairs = tuple(pairs)
-        self.modules = nnx.List(modules)
+        self.modules = nnx_list(modules)
 
     def __call__(
         self,
@@ -145,7 +146,7 @@ class Kept(nnx.Module):
     """One operation for each edge that is kept.
 
     Attributes:
-        modules: the operations, an `nnx.List`.
+        modules: the operations, in order.
         names: their primitives.
     """
 
@@ -159,7 +160,7 @@ class Kept(nnx.Module):
         self.number = number
         self.pairs = tuple(pairs)
         self.names = tuple(names)
-        self.modules = nnx.List(modules)
+        self.modules = nnx_list(modules)
 
     def __call__(
         self,

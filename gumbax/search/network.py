@@ -1,7 +1,13 @@
 """The supernet of a space, and the networks that are derived from it."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import (
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    MutableSequence,
+)
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gumbax import _checks, mixed_op, single_path
+from gumbax._versions import nnx_dict, nnx_static
 from gumbax.nnx import ArchParam
 from gumbax.search.edges import (
     Candidates,
@@ -80,11 +87,11 @@ class Supernet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        self.space = nnx.static(space)
+        self.space = nnx_static(space)
         self.input_shape = tuple(input_shape)
         self.num_classes = num_classes
         choices = space.choices
-        self.arch = nnx.Dict(
+        self.arch = nnx_dict(
             {name: ArchParam(jnp.zeros(c.shape)) for name, c in choices.items()}
         )
         self.network = space.build(
@@ -168,22 +175,24 @@ def derive(supernet: Supernet, genotype: Genotype) -> Network:
     return network
 
 
-def _groups(node: nnx.Module) -> Iterable[tuple[Any, Any, Candidates]]:
+def _groups(node: Any) -> Iterable[tuple[Any, Any, Candidates]]:
     """Every group of candidates in a network, with its owner and its name there."""
-    children = (
-        list(enumerate(node))
-        if isinstance(node, nnx.List)
-        else list(vars(node).items())
-    )
-    for name, child in children:
+    children: Iterable[tuple[Any, Any]]
+    if isinstance(node, MutableSequence):
+        children = enumerate(node)
+    elif isinstance(node, MutableMapping):
+        children = node.items()
+    else:
+        children = vars(node).items()
+    for name, child in list(children):
         if isinstance(child, Candidates):
             yield node, name, child
-        elif isinstance(child, nnx.Module):
+        elif isinstance(child, nnx.Module | list | dict):
             yield from _groups(child)
 
 
 def _put(owner: Any, attribute: Any, value: nnx.Module) -> None:
-    if isinstance(owner, nnx.List):
+    if isinstance(owner, MutableSequence | MutableMapping):
         owner[attribute] = value
     else:
         setattr(owner, attribute, value)

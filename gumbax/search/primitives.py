@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gumbax._versions import nnx_list
 from gumbax.search.layers import Identity, Layers
 from gumbax.search.space import Primitive
 
@@ -109,9 +110,9 @@ class SepConv(nnx.Module):
             )
             pointwise.append(layers.conv(channels, channels, 1, rngs=rngs))
             norm.append(layers.normalisation(channels, rngs=rngs))
-        self.depthwise = nnx.List(depthwise)
-        self.pointwise = nnx.List(pointwise)
-        self.norm = nnx.List(norm)
+        self.depthwise = nnx_list(depthwise)
+        self.pointwise = nnx_list(pointwise)
+        self.norm = nnx_list(norm)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         parts = zip(self.depthwise, self.pointwise, self.norm, strict=True)
