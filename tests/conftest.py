@@ -14,6 +14,8 @@ if "--benchmark-only" not in sys.argv:
 import jax
 import pytest
 
+from .helpers import enable_x64
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -35,5 +37,5 @@ def strict_promotion():
 @pytest.fixture
 def x64():
     """float64, for comparisons with closed forms."""
-    with jax.enable_x64(True):
+    with enable_x64():
         yield

@@ -1,9 +1,19 @@
-"""Statistical assertions with a stated false-positive rate and enough power."""
+"""Statistical assertions with a stated false-positive rate and power; float64."""
 
+import jax
 import numpy as np
 import scipy.stats
 
 FALSE_POSITIVE_RATE = 1e-6  # per assertion, whatever the key
+
+
+def enable_x64():
+    """A context in which float64 exists; experimental in JAX before 0.8."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
 
 
 def assert_mean(samples, expected, *, resolution):

@@ -107,7 +107,7 @@ def test_relaxed_samples_have_their_density(t):
     u = np.asarray(samples[:, 0] - samples[:, 2], np.float64)
     span = 12 / t
     grid = np.linspace(-4 * span, 4 * span, 2401)
-    with jax.enable_x64(True):
+    with helpers.enable_x64():
         y = np.stack([*np.meshgrid(grid, grid, indexing="ij")], -1)
         y = np.concatenate([y, np.zeros((*y.shape[:2], 1))], -1)
         joint = np.exp(np.asarray(_exp(jnp.asarray(y), jnp.asarray(LOGITS), t)))

@@ -60,7 +60,7 @@ def test_end_points_are_finite_and_in_order(dtype, x64):
 def test_winning_end_is_exact_in_float32():
     """P(g > -log(-log1p(-p))) = p: enumerated at the quantiles, without sampling."""
     high = jnp.array([2**32 // 10**k for k in range(3, 10)], jnp.uint32)
-    with jax.enable_x64(True):
+    with helpers.enable_x64():
         v = np.asarray(high, np.float64) * 2.0**-32
     values = _noise.gumbel_from_words(high, jnp.zeros_like(high), dtype=jnp.float32)
     np.testing.assert_allclose(values, -np.log(-np.log1p(-v)), rtol=3e-7)
@@ -146,7 +146,7 @@ def _moved(shape, axis):
 
 
 def test_x64_changes_nothing(key, noise):
-    with jax.enable_x64(True):
+    with helpers.enable_x64():
         again = gumbel.sample(key, SHAPE, dtype=jnp.float32)
     np.testing.assert_array_equal(again, noise)
 
