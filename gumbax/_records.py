@@ -1,8 +1,9 @@
 """Frozen records that are pytrees."""
 
+import dataclasses
 from typing import TypeVar, dataclass_transform
 
-import chex
+import jax
 
 Record = TypeVar("Record")
 
@@ -10,4 +11,7 @@ Record = TypeVar("Record")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def pytree(cls: type[Record]) -> type[Record]:
     """A frozen dataclass whose fields are the children of a pytree."""
-    return chex.dataclass(cls, frozen=True)
+    record: type = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    # Checkpoints hold the leaves in this order.
+    names = sorted(field.name for field in dataclasses.fields(record))
+    return jax.tree_util.register_dataclass(record, names, [])
