@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from flax import nnx
 
@@ -363,8 +364,8 @@ def recalibrate(network: Network, batches: Iterable[jax.Array]) -> Network:
 def export(network: Network, input_shape: tuple[int, ...], path: Path) -> None:
     """Saves a network as StableHLO, which runs without gumbax and without Flax.
 
-    `jax.export.deserialize(path.read_bytes()).call(x)` gives the class scores of x, for
-    any batch size, on CPU, CUDA and TPU.
+    After `import jax.export`, `jax.export.deserialize(path.read_bytes()).call(x)` gives
+    the class scores of x, for any batch size, on CPU, CUDA and TPU.
 
     Args:
         network: what `derive`, `new_network` or `recalibrate` gave.

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-import jax
+import jax.export
 import numpy as np
 import pytest
 
