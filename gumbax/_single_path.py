@@ -6,11 +6,16 @@ c = dS/dweights, that of the rest dS/dsmooth. Each rule computes its part sparse
 the chosen branch, and gives it the derivatives of the same part of S, in which all
 branches run: these are the second derivatives of the operation.
 
-Smooth are the parameters and inputs with gradients; rest are the others and the states.
+Smooth are the parameters, states and inputs with gradients; rest are the others.
+
+Branch i leaves state i new and the other states as they were, so that S has a part for
+the states h with cotangents g: sum_i <g_i, h_i> + weights[i] <g_i, new h_i - h_i>.
 """
 
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,27 +33,27 @@ class Edge:
     branches: tuple[Branch, ...]
     has_state: bool
 
-    def split(
-        self, params: tuple[PyTree, ...], x: PyTree
-    ) -> tuple[PyTree, tuple[PyTree, tuple[PyTree, ...]]]:
-        """Parts with and without gradient. A state has none."""
+    def split(self, params: tuple[PyTree, ...], x: PyTree) -> tuple[PyTree, PyTree]:
+        """Parts (params, states, x) with and without gradient."""
         states: tuple[PyTree, ...] = (None,) * len(params)
         if self.has_state:
             params, states = tuple(zip(*params, strict=True))
-        smooth, rest = _branches.partition((params, x))
-        return smooth, (rest, states)
+        return _branches.partition((params, states, x))
 
     def run(self, i: int, smooth: PyTree, rest: PyTree) -> tuple[PyTree, PyTree]:
         """Output and new state of branch i."""
-        others, states = rest
-        own = _branches.merge(smooth[0][i], others[0][i])
-        x = _branches.merge(smooth[1], others[1])
+        own = _branches.merge(smooth[0][i], rest[0][i])
+        x = _branches.merge(smooth[2], rest[2])
         if self.has_state:
-            return self.branches[i]((own, states[i]), x)
+            state = _branches.merge(smooth[1][i], rest[1][i])
+            return self.branches[i]((own, state), x)
         return self.branches[i](own, x), None
 
     def credit(self, i: int, smooth: PyTree, rest: PyTree, g: PyTree) -> jax.Array:
-        return inner(g, self.run(i, smooth, rest)[0])
+        """The derivative of S by weight i."""
+        y, state = self.run(i, smooth, rest)
+        after, _ = _branches.partition(state)
+        return _credit(g, i, smooth[1], jax.tree.leaves(y), jax.tree.leaves(after))
 
     def all_credits(self, smooth: PyTree, rest: PyTree, g: PyTree) -> jax.Array:
         """Forward only, outside any switch, each output dropped at once."""
@@ -57,18 +62,54 @@ class Edge:
         )
 
 
-def inner(g: PyTree, y: PyTree) -> jax.Array:
+# A cotangent g is a list for the leaves of y and, for each branch, one for the smooth
+# leaves of its state. None is a leaf without cotangent, which is no array of zeros: the
+# gradient of a value that is only looked at may be infinite.
+
+
+def _present(g: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
+    """The leaves that have a cotangent."""
+    return [b for a, b in zip(g, leaves, strict=True) if a is not None]
+
+
+def _credit(
+    g: PyTree, i: int, states: PyTree, y: Sequence[Any], after: Sequence[Any]
+) -> jax.Array:
+    before = jax.tree.leaves(states[i])
+    steps = [_step(*pair) for pair in zip(before, after, strict=True)]
+    return inner([*g[0], *g[1][i]], [*y, *steps])
+
+
+def _filled(values: PyTree, g: Sequence[jax.Array | None]) -> PyTree:
+    """The cotangent as a tree of arrays, zeros where there is none."""
+    leaves, treedef = jax.tree.flatten(values)
+    pairs = zip(leaves, g, strict=True)
+    full = [jnp.zeros_like(v) if a is None else a for v, a in pairs]
+    return jax.tree.unflatten(treedef, full)
+
+
+def _step(before: jax.Array, after: jax.Array) -> jax.Array:
+    # A running maximum starts at -inf.
+    step = after - before
+    return jnp.where(jnp.isfinite(step), step, jnp.zeros_like(step))
+
+
+def inner(g: Sequence[jax.Array | None], leaves: Sequence[jax.Array]) -> jax.Array:
     """<g, y> over all elements, at least in float32."""
-    parts = jax.tree.map(lambda a, b: jnp.sum(_wide(a) * _wide(b)), g, y)
-    return jax.tree.reduce(jnp.add, parts)
+    pairs = zip(g, leaves, strict=True)
+    return _sum([jnp.sum(_wide(a) * _wide(b)) for a, b in pairs if a is not None])
+
+
+def _sum(parts: Sequence[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, parts) if parts else jnp.zeros(())
 
 
 def _wide(a: jax.Array) -> jax.Array:
     return a.astype(jnp.promote_types(a.dtype, jnp.float32))
 
 
-def _total(g: PyTree) -> jax.Array:
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda a: jnp.sum(_wide(a)), g))
+def _total(g: Sequence[jax.Array | None]) -> jax.Array:
+    return _sum([jnp.sum(_wide(a)) for a in g if a is not None])
 
 
 def _scale(weight: jax.Array, y: jax.Array) -> jax.Array:
@@ -88,7 +129,7 @@ def _dense_credits(edge: Edge, record: LogitGradient, key, smooth, rest, index, 
         chosen=credits[index],
         credit_of=lambda i: credits[i],
         all_credits=lambda: credits,
-        cotangent_sum=_total(g),
+        cotangent_sum=_total(g[0]),
         num_branches=len(edge.branches),
         key=key,
     )
@@ -99,7 +140,10 @@ def _dense(edge: Edge, weights, smooth, rest, record, key, g):
     """S; `weights` have derivatives, the choice that they make has none."""
     index = chosen_index(jax.lax.stop_gradient(weights))
     credits = _dense_credits(edge, record, key, smooth, rest, index, g)
-    return jnp.sum(weights.astype(credits.dtype) * credits)
+    chosen = jnp.sum(weights.astype(credits.dtype) * credits)
+    of_states = [a for own in g[1] for a in own]
+    kept = [(of_states, jax.tree.leaves(smooth[1]))] if jax.tree.leaves(g[1]) else []
+    return _sum([chosen, *(inner(*pair) for pair in kept)])
 
 
 # Output and states.
@@ -107,10 +151,11 @@ def _dense(edge: Edge, weights, smooth, rest, record, key, g):
 
 def _chosen(edge, weights, smooth, rest):
     index = chosen_index(weights)
+    before = _branches.merge(smooth[1], rest[1])
 
     def branch(i, weight, smooth, rest):
         y, state = edge.run(i, smooth, rest)
-        states = list(rest[1])
+        states = list(before)
         # A weight of 0 chooses no branch: all are masked.
         keep_old = functools.partial(jnp.where, weight == 0)
         states[i] = jax.tree.map(keep_old, states[i], state)
@@ -133,10 +178,13 @@ def _dense_output(edge, origin, weights, smooth, rest, record, key):
 
 def _value(edge, weights, smooth, rest, record, key):
     y, states = _chosen(edge, still(weights), still(smooth), rest)
-    origin = jax.tree.map(jnp.zeros_like, still(y))
+    moving, others = _branches.partition(states)
+    flat = jax.tree.leaves(y), [jax.tree.leaves(own) for own in moving]
+    origin = jax.tree.map(jnp.zeros_like, still(flat))
     operands = (origin, weights, smooth, rest, record, key)
     dense = functools.partial(_dense_output, edge)
-    return with_tangent_of(dense, y, *operands), states
+    y, moving = with_tangent_of(dense, (y, moving), *operands)
+    return y, moving, others
 
 
 # Cotangents of the weights and of what is smooth.
@@ -152,17 +200,32 @@ def _cotangents(edge, weights, smooth, rest, record, key, g):
     )
 
     def pull_back(i, smooth, rest, g):
-        def run(own_smooth, x_smooth):
-            params = list(smooth[0])
-            params[i] = own_smooth
-            return edge.run(i, (tuple(params), x_smooth), rest)[0]
+        params, states, x = smooth
 
-        y, vjp = jax.vjp(run, smooth[0][i], smooth[1])
-        scaled = jax.tree.map(functools.partial(_scale, weights[index]), g)
-        own_bar, x_bar = vjp(scaled)
-        params_bar = list(jax.tree.map(jnp.zeros_like, smooth[0]))
+        def run(own, state, x):
+            every = list(params), list(states), x
+            every[0][i], every[1][i] = own, state
+            y, after = edge.run(i, every, rest)
+            after, _ = _branches.partition(after)
+            y, after = jax.tree.leaves(y), jax.tree.leaves(after)
+            return _present(g[0], y), _present(g[1][i], after)
+
+        (y, after), vjp = jax.vjp(run, params[i], states[i], x)
+        # A weight of 0 leaves the state as it was.
+        moves = functools.partial(jnp.where, weights[index] != 0)
+        kept = list(g[1])
+        kept[i] = [a if a is None else moves(jnp.zeros_like(a), a) for a in g[1][i]]
+        of_y, of_state = (_present(own, own) for own in (g[0], g[1][i]))
+        scaled = [_scale(weights[index], a) for a in of_y]
+        moved = [moves(a, jnp.zeros_like(a)) for a in of_state]
+        own_bar, state_bar, x_bar = vjp((scaled, moved))
+        params_bar = list(jax.tree.map(jnp.zeros_like, params))
         params_bar[i] = own_bar
-        return (tuple(params_bar), x_bar), inner(g, y)
+        states_bar = [_filled(*pair) for pair in zip(states, kept, strict=True)]
+        states_bar[i] = jax.tree.map(jnp.add, states_bar[i], state_bar)
+        before = _present(g[1][i], jax.tree.leaves(states[i]))
+        credit = inner([*of_y, *of_state], [*y, *map(_step, before, after)])
+        return (tuple(params_bar), tuple(states_bar), x_bar), credit
 
     runs = [functools.partial(pull_back, i) for i in range(num_branches)]
     smooth_bar, chosen = jax.lax.switch(index, runs, smooth, rest, g)
@@ -172,7 +235,7 @@ def _cotangents(edge, weights, smooth, rest, record, key, g):
         chosen=chosen,
         credit_of=lambda i: jax.lax.switch(i, credits, smooth, rest, g),
         all_credits=lambda: edge.all_credits(smooth, rest, g),
-        cotangent_sum=_total(g),
+        cotangent_sum=_total(g[0]),
         num_branches=num_branches,
         key=key,
     )
@@ -204,22 +267,32 @@ def _gradient(edge, weights, smooth, rest, record, key, g):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def single_path(edge, weights, smooth, rest, record, key):
-    """(output, new states) of the branch that the weights choose."""
+def _single_path(edge, weights, smooth, rest, record, key):
     return _value(edge, weights, smooth, rest, record, key)
 
 
-def _fwd(edge, weights, smooth, rest, record, key):
-    operands = (weights, smooth, rest, record, key)
+def _fwd(edge, *given):
+    operands = jax.custom_derivatives.custom_vjp_primal_tree_values(given)
     return _value(edge, *operands), operands
 
 
 def _bwd(edge, operands, cotangents):
     weights, smooth, rest, record, key = operands
-    weights_bar, smooth_bar = _gradient(
-        edge, weights, smooth, rest, record, key, cotangents[0]
-    )
+    g = _leaves(cotangents[0]), [_leaves(own) for own in cotangents[1]]
+    weights_bar, smooth_bar = _gradient(edge, weights, smooth, rest, record, key, g)
     return weights_bar, smooth_bar, None, None, None
 
 
-single_path.defvjp(_fwd, _bwd)
+def _leaves(cotangents: PyTree) -> list[jax.Array | None]:
+    absent = jax.custom_derivatives.SymbolicZero
+    leaves = jax.tree.leaves(cotangents)
+    return [None if isinstance(a, absent) else a for a in leaves]
+
+
+_single_path.defvjp(_fwd, _bwd, symbolic_zeros=True)
+
+
+def single_path(edge, weights, smooth, rest, record, key):
+    """(output, new states) of the branch that the weights choose."""
+    y, moving, others = _single_path(edge, weights, smooth, rest, record, key)
+    return y, _branches.merge(moving, others)

@@ -45,7 +45,7 @@ def mixed_op(
 
     Returns:
         Pytree with the structure, shapes and dtypes of one branch's output. With
-        `has_state`, a pair of it and the K new states, which have no gradient.
+        `has_state`, a pair of it and the K new states, not weighted.
 
     Raises:
         TypeError: `weights` or an output is not floating, or a branch closes over a
@@ -114,8 +114,9 @@ def single_path(
 
     Returns:
         Pytree with the structure, shapes and dtypes of one branch's output. With
-        `has_state`, a pair of it and the K states, which have no gradient: the new one
-        of the chosen branch, the others as they were. Zeros choose none.
+        `has_state`, a pair of it and the K states: the new one of the chosen branch,
+        the others as they were; zeros choose none. A loss may read them: `one_hot` and
+        the chosen branch then have the gradients of old + one_hot[i] * (new - old).
 
     Raises:
         TypeError: `one_hot` or an output is not floating, a branch closes over a
@@ -180,7 +181,7 @@ def _mixed_op_jit(branches, has_state, weights, params, x):
         states.append(state)
         term = jax.tree.map(functools.partial(_weigh, weights[..., i]), y)
         total = term if total is None else jax.tree.map(jnp.add, total, term)
-    return (total, jax.lax.stop_gradient(tuple(states))) if has_state else total
+    return (total, tuple(states)) if has_state else total
 
 
 def _weigh(weight: jax.Array, y: jax.Array) -> jax.Array:

@@ -493,6 +493,92 @@ def test_second_derivatives_with_state(stateful):
     np.testing.assert_allclose(*hessians, rtol=1e-4, atol=1e-4)
 
 
+def sows(own, x):
+    """Leaves in its state a loss of its own, and the steps."""
+    scale, state = own
+    loss = state["loss"] * 0.9 + jnp.sum((scale * x) ** 3)
+    return jnp.sin(scale * x), {"loss": loss, "steps": state["steps"] + 1}
+
+
+def by_the_chosen(one_hot, branches, params, x, *, has_state):
+    """The single path by hand: the state of a branch moves by its weight."""
+    del has_state
+    runs = [branch(own, x) for branch, own in zip(branches, params, strict=True)]
+    outputs, after = zip(*runs, strict=True)
+    y = jnp.tensordot(one_hot, jnp.stack(outputs), 1)
+    befores = [state for _, state in params]
+
+    def moved(weight, old, new):
+        if jnp.issubdtype(new.dtype, jnp.floating):
+            return old + weight * (new - old)
+        return jnp.where(weight == 0, old, new)
+
+    return y, tuple(
+        jax.tree.map(functools.partial(moved, w), *pair)
+        for w, pair in zip(one_hot, zip(befores, after, strict=True), strict=True)
+    )
+
+
+@pytest.mark.parametrize("chosen", range(3))
+@pytest.mark.parametrize("reads_output", [True, False])
+def test_states_have_gradients(chosen, reads_output):
+    """As losses that branches sow must: the new one, and those that are kept."""
+    x = jax.random.normal(jax.random.key(0), (4, 3))
+
+    def loss(moving, form):
+        one_hot, scales, losses, x = moving
+        own = [
+            (scale, {"loss": loss, "steps": jnp.int32(i)})
+            for i, (scale, loss) in enumerate(zip(scales, losses, strict=True))
+        ]
+        y, states = form(one_hot, [sows, sows, sows], own, x, has_state=True)
+        kept = [i * state["loss"] ** 2 for i, state in enumerate(states, 1)]
+        return sum(kept) + reads_output * jnp.sum(y**2)
+
+    moving = jnp.eye(3)[chosen], [0.5, 1.5, 0.8], [0.1, 1.1, 2.1], x
+    direction = jax.tree.map(lambda a: 1.0 + jnp.sin(a), moving)
+
+    def derivatives(form):
+        first = jax.grad(functools.partial(loss, form=form))
+        return jax.jit(lambda m: jax.jvp(first, (m,), (direction,)))(moving)
+
+    found, expected = map(derivatives, (gumbax.single_path, by_the_chosen))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(expected[0][:1]))
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dense_states_have_gradients():
+    x = jnp.arange(3.0)
+
+    def loss(scale):
+        own = [(scale, {"loss": jnp.float32(1), "steps": 0})] * 2
+        weights = jnp.array([0.3, 0.7])
+        _, states = gumbax.mixed_op(weights, [sows] * 2, own, x, has_state=True)
+        return sum(state["loss"] for state in states)
+
+    expected = 2 * 3 * 2**2 * (x**3).sum()
+    np.testing.assert_allclose(jax.grad(loss)(2.0), expected, rtol=1e-5)
+
+
+@OPERATIONS
+def test_state_that_is_only_looked_at_adds_nothing_to_the_gradient(operation):
+    """Its own gradient, here that of log(0), may be infinite."""
+
+    def looked_at(own, x):
+        scale, _ = own
+        return scale * x, jnp.log(scale * x)
+
+    def loss(scale, one_hot):
+        own = [(scale, jnp.full(3, -jnp.inf))] * 2
+        y, states = operation(
+            one_hot, [looked_at] * 2, own, jnp.zeros(3), has_state=True
+        )
+        return jnp.sum(y + 1), states
+
+    gradients, _ = jax.grad(loss, (0, 1), has_aux=True)(2.0, jnp.array([1.0, 0.0]))
+    chex.assert_tree_all_finite(gradients)
+
+
 @OPERATIONS
 @pytest.mark.parametrize(
     ("branch", "own", "message"),
