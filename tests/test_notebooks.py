@@ -11,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jax
 import pytest
 
 nbformat = pytest.importorskip("nbformat", reason="the extra `notebooks` is missing")
@@ -27,15 +28,25 @@ BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{name}/blob/main/notebooks/{file})"
 )
-# Whatever the kernel wants, jax and jaxlib keep the versions that they have.
+# The same in all but the extra.
 INSTALL = """\
+import glob
 from importlib import metadata, util
 
 if util.find_spec("gumbax") is None:
-    # jax and jaxlib stay as they are: they were chosen for this machine's accelerator.
-    present = [d for d in metadata.distributions() if d.name in ("jax", "jaxlib")]
-    pins = " ".join(f"{d.name}=={d.version}" for d in present)
-    %pip install -q {pins} "gumbax%EXTRA% @ git+%REPOSITORY%\""""
+    # The JAX that is here was chosen for this accelerator: nothing of it is replaced.
+    names = sorted({str(d.name) for d in metadata.distributions()})
+    kept = [n for n in names if n.startswith(("jax", "flax", "libtpu"))]
+    pins = " ".join(f"{n}=={metadata.version(n)}" for n in kept)
+    %pip install -q {pins} "gumbax%EXTRA% @ git+%REPOSITORY%"
+
+import jax
+
+kind = jax.devices()[0].device_kind
+print(f"JAX {jax.__version__} on {jax.device_count()} x {kind}")
+chips = [glob.glob(f"/dev/{name}[0-9]*") for name in ("nvidia", "accel", "vfio/")]
+if jax.default_backend() == "cpu" and any(chips):
+    print("JAX does not see this machine's accelerator: take a new runtime.")"""
 METADATA = {
     "kernelspec": {
         "display_name": "Python 3",
@@ -138,6 +149,54 @@ def test_begins_with_title_badge_and_install_cell(path, repository):
     expected = re.escape(INSTALL).replace("%EXTRA%", r"(\[[a-z,]+\])?")
     expected = expected.replace("%REPOSITORY%", re.escape(repository))
     assert re.fullmatch(expected, install.source)
+
+
+# A machine with no gumbax, a CUDA plug-in, and what an earlier pip left of another;
+# `asked` is what it would install.
+STAGE = """\
+import glob, importlib.util, sys
+from IPython import get_ipython
+
+asked = []
+get_ipython().register_magic_function(asked.append, "line", "pip")
+importlib.util.find_spec = lambda name: None
+sys.path[:0] = {sites!r}
+present = glob.glob
+glob.glob = lambda pattern: {chips!r} if "nvidia" in pattern else present(pattern)
+"""
+CHECK = """\
+import shlex, flax, jax, jaxlib
+
+(line,) = asked
+install, quiet, *pins, gumbax = shlex.split(line)
+assert (install, quiet) == ("install", "-q")
+want = {"jax-cuda12-plugin==0.7.2"}
+want |= {f"{m.__name__}=={m.__version__}" for m in (flax, jax, jaxlib)}
+assert want <= set(pins), pins
+assert len(pins) == len({pin.split("==")[0] for pin in pins}), pins
+assert gumbax == "gumbax @ git+%REPOSITORY%"
+"""
+
+
+@pytest.mark.parametrize("chips", [[], ["/dev/nvidia0"]], ids=["cpu", "unseen GPU"])
+def test_installs_beside_the_jax_that_is_there(tmp_path, repository, chips):
+    sites = []
+    for version in ("0.7.2", "0.6.0"):
+        folder = tmp_path / version / f"jax_cuda12_plugin-{version}.dist-info"
+        folder.mkdir(parents=True)
+        text = f"Metadata-Version: 2.1\nName: jax-cuda12-plugin\nVersion: {version}\n"
+        (folder / "METADATA").write_text(text)
+        sites.append(str(folder.parent))
+    stage = STAGE.format(sites=sites, chips=chips)
+    install = INSTALL.replace("%EXTRA%", "").replace("%REPOSITORY%", repository)
+    sources = [stage, install, CHECK.replace("%REPOSITORY%", repository)]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    run(notebook, tmp_path)
+    (printed,) = notebook.cells[1].outputs
+    found, *rest = printed.text.splitlines()
+    assert found == f"JAX {jax.__version__} on 1 x cpu"
+    assert bool(rest) == bool(chips)
 
 
 @each_notebook
