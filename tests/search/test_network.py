@@ -12,12 +12,13 @@ import pytest
 from flax import nnx
 
 from gumbax import convolution, gumbel_softmax, mixed_op
+from gumbax._versions import nnx_dict, nnx_list
 from gumbax.nnx import ArchParam
 from gumbax.search import derive_rules
 from gumbax.search.cell_space import CellSpace
-from gumbax.search.chain_space import macro_space, mlp_space
+from gumbax.search.chain_space import ChainSpace, macro_space, mlp_space
 from gumbax.search.darts_space import DartsSpace
-from gumbax.search.edges import Context, Kept
+from gumbax.search.edges import PLAIN, Candidates, Context, Kept
 from gumbax.search.genotype import Genotype
 from gumbax.search.layers import Pool
 from gumbax.search.network import (
@@ -87,6 +88,39 @@ def test_derived_network_agrees_when_compiled_and_in_every_class(case):
     expected, found = both(net, derive(net, genotype), x)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found.argmax(axis=-1), expected.argmax(axis=-1))
+
+
+class Nested(ChainSpace):
+    """A space of a user's own, whose network keeps its edges in containers."""
+
+    def build(self, *args, **options):
+        return NestedNetwork(super().build(*args, **options))
+
+
+class NestedNetwork(nnx.Module):
+    def __init__(self, network):
+        self.parts = nnx_list([nnx_dict({"chain": network.chain})])
+        self.head = network.head
+
+    def __call__(self, x, context=PLAIN):
+        for layer in self.parts[0]["chain"]:
+            x = layer.only(x, context)
+        return self.head(x)
+
+
+def test_edges_are_found_in_lists_and_dicts():
+    plain = mlp_space((6, 6, 6))
+    space = Nested("nested", plain.primitives, plain.widths, plain.stem)
+    net = filled(lambda: Supernet(space, (6,), 10, rngs=nnx.Rngs(0)))
+    genotype = derive_rules.argmax_per_edge(net.logits(), space)
+    derived = derive(net, genotype)
+    kinds = [type(module) for module in modules_of(derived)]
+    assert kinds.count(Kept) == 2
+    assert Candidates not in kinds
+    x = jax.random.normal(jax.random.key(3), (2, 6))
+    with jax.disable_jit():
+        expected = net(x, genotype.weights(space), path_operation)
+        np.testing.assert_array_equal(derived(x), expected)
 
 
 def test_stock_layers_are_equal_to_rounding(case):
