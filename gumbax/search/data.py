@@ -194,7 +194,7 @@ def _check_split(labels: np.ndarray, size: int) -> None:
         raise search_error(
             "labels",
             "have at least two examples of every class, to be split",
-            f"one example of class {classes[counts.argmin()]}",
+            f"one example of class {classes[np.argmin(counts)]}",
             "Add examples or leave the class out.",
         )
     least, most = len(classes), len(labels) - len(classes)
