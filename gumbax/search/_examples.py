@@ -48,7 +48,8 @@ def _inputs(argument: str, value: Any) -> np.ndarray:
         raise search_error(
             argument,
             "hold finite float32 numbers",
-            f"NaN or infinity in {(~finite).sum()} inputs, first in {np.argmin(finite)}",
+            f"NaN or infinity in {(~finite).sum()} inputs, "
+            f"first in {np.argmin(finite)}",
             "Fill in what is missing, or leave these examples out.",
         )
     return inputs[..., None] if inputs.ndim == 3 else inputs
