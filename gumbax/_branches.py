@@ -68,21 +68,6 @@ def checked_weights(
     return given
 
 
-def most_probable(function: str, logits: jax.Array) -> int:
-    """Index of the largest of the logits of one choice."""
-    if logits.ndim != 1:
-        raise ValueError(
-            _checks.message(
-                function,
-                "logits",
-                "be those of one operation, of shape (K,)",
-                f"shape {logits.shape}, several operations",
-                "Take the variables of one at a time: index their first axes.",
-            )
-        )
-    return int(jnp.argmax(logits))
-
-
 def name(branches: Sequence[Branch], index: int) -> str:
     """Name of a branch in messages."""
     branch = branches[index]

@@ -9,11 +9,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import ArrayLike
 
-from gumbax import _branches, _checks, logit_gradients
-from gumbax._branches import Branch
+from gumbax import (
+    _arguments,
+    _checks,
+    _linen_branches,
+    _mixed_modules,
+    _stateful_modules,
+    logit_gradients,
+)
 from gumbax._relaxation import gumbel_softmax
+from gumbax._stateful_modules import Module
 from gumbax.logit_gradients import LogitGradient
-from gumbax.mixed_op import mixed_op, single_path
 
 # The collection of the architecture logits, beside "params": optimisers of the weights
 # do not see them. Also the name of the random stream of the draws.
@@ -54,7 +60,7 @@ class MixedOp(nn.Module):
         Dong, Yang, 2019 (GDAS). https://arxiv.org/abs/1910.04465
     """
 
-    branches: Sequence[nn.Module]
+    branches: Sequence[nn.Module | Callable[..., Any]]
     sampler: Callable[..., jax.Array] = gumbel_softmax
     logit_gradient: LogitGradient = logit_gradients.exact
 
@@ -62,62 +68,124 @@ class MixedOp(nn.Module):
     def __call__(
         self,
         x: Any,
-        *,
+        *args: Any,
         temperature: ArrayLike = 1.0,
         hard: bool = True,
         deterministic: bool = False,
         key: jax.Array | None = None,
         weights: ArrayLike | None = None,
+        branch_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Applies the choice to x.
 
         Args:
             x: input of the modules, any pytree.
+            *args: further arguments of all modules. Arrays are traced, and have
+                gradients; a Python value, such as a flag, reaches the module as it is.
             temperature: relaxation temperature > 0. Traced: annealing never recompiles.
-            hard: run the chosen module alone; else the weighted sum of all.
+            hard: run the chosen module alone; else the weighted sum of all. Static.
             deterministic: no noise: the most probable module, or softmax weights.
+                Static. A flag of the modules of this name: see `branch_kwargs`.
             key: of the draw; None for one from the random stream "arch".
             weights: [K], in place of a draw: one of `gumbax.draw_choices`, shared by
-                all operations of a name. `temperature` is then not used. With
-                `hard=True` they must be one-hot, a draw made with `hard=True`: soft
-                weights would run as the module of the largest, times its weight.
+                all operations of a name. `temperature` is then not used, nor are
+                logits made or read. With `hard=True` they must be one-hot, a draw made
+                with `hard=True`: soft weights would run as the module of the largest,
+                times its weight.
+            branch_kwargs: keywords of the modules whose names this call has for itself:
+                `branch_kwargs={"deterministic": True}` turns their dropout off.
+            **kwargs: keywords of the modules, as `train=True`. Each reaches the modules
+                that take it by its name.
 
         Returns:
             Pytree with the structure, shapes and dtypes of one module's output.
 
         Raises:
-            TypeError: a key is needed and there is none.
-            ValueError: two modules disagree in their outputs.
+            TypeError: a key is needed and there is none; no module takes a keyword, or
+                one does not take the arguments; `hard` or `deterministic` is traced; a
+                variable holds no array.
+            ValueError: two modules disagree in their outputs, or share a variable that
+                one of them changes; there are neither weights nor logits; or, with
+                `hard=True`, a module gives a variable another shape.
         """
         _checks.some_branches("MixedOp", self.branches)
-        zeros = functools.partial(jnp.zeros, len(self.branches))
-        logits = self.variable(ARCH, "logits", zeros).value
+        children = [self._module(i) for i in range(len(self.branches))]
+        given = _arguments.together("MixedOp", kwargs, branch_kwargs)
+        taken = self._taken(children, len(args), given)
         if self.is_initializing():
+            if weights is None:
+                self._logits()
             # Every module makes its variables.
-            first, *_ = [branch(x) for branch in self.branches]
+            pairs = zip(children, taken, strict=True)
+            first, *_ = [m(x, *args, **{k: given[k] for k in own}) for m, own in pairs]
             return first
-        credits_draw = hard and self.logit_gradient.needs_key
-        credits_key = None
-        if credits_draw or (weights is None and not deterministic):
-            key = self._draw_key(key, self.logit_gradient if credits_draw else None)
-            # The sampler consumes the key itself.
-            credits_key = jax.random.fold_in(key, 1) if credits_draw else None
-        if weights is None:
-            weights = self.sampler(
-                None if deterministic else key,
-                logits,
-                temperature=temperature,
-                hard=hard,
-                gumbels=0.0 if deterministic else None,
+        choice = _mixed_modules.choose(
+            logits=self._logits,
+            key=functools.partial(self._draw_key, key),
+            sampler=self.sampler,
+            logit_gradient=self.logit_gradient,
+            temperature=temperature,
+            hard=hard,
+            deterministic=deterministic,
+            weights=weights,
+        )
+        # Of a `MixedOp` that is itself a branch.
+        options: dict[str, Any] = {"hard": hard, "deterministic": deterministic}
+        options["temperature"] = jnp.asarray(temperature)
+        arrays, frame = _arguments.split("MixedOp", args, given)
+        mutable = _linen_branches.mutable(self, "params", ARCH)
+        capture = _linen_branches.capture()
+        modules = []
+        for child, names in zip(children, taken, strict=True):
+            alone = _linen_branches.Standalone.of(child)
+            own = options if isinstance(child, MixedOp) else {}
+            own = {k: v for k, v in own.items() if k not in names}
+            own_arrays, own_frame = _arguments.split("MixedOp", (), own)
+            call = _linen_branches.Call(
+                alone.module, names, frame, own_frame, mutable, capture
             )
-        operation: Callable[..., Any] = mixed_op
-        if hard:
-            operation = functools.partial(
-                single_path,
-                logit_gradient=self.logit_gradient,
-                key=credits_key,
-            )
-        return self._apply(operation, weights, x)
+            modules.append(_linen_branches.branch(alone, call, own_arrays))
+        keys = self._keys(choice, key, modules)
+        return _stateful_modules.apply(choice, modules, (x, arrays, keys))
+
+    def _module(self, number: int) -> nn.Module:
+        branch = self.branches[number]
+        if isinstance(branch, nn.Module):
+            return branch
+        return _linen_branches.Function(branch, name=f"branches_{number}")
+
+    def _taken(
+        self, children: Sequence[nn.Module], num_args: int, kwargs: Mapping[str, Any]
+    ) -> list[tuple[str, ...]]:
+        labels = [
+            f"{i} ({_linen_branches.name(child)})" for i, child in enumerate(children)
+        ]
+        branches = dict(zip(labels, self.branches, strict=True))
+        return _arguments.taken("MixedOp", branches, 1 + num_args, kwargs)
+
+    def _logits(self) -> jax.Array:
+        makes = self.is_initializing() or self.is_mutable_collection(ARCH)
+        if not (makes or self.has_variable(ARCH, "logits")):
+            raise _mixed_modules.no_logits()
+        zeros = functools.partial(jnp.zeros, len(self.branches))
+        return self.variable(ARCH, "logits", zeros).value
+
+    def _keys(
+        self,
+        choice: _mixed_modules.Choice,
+        key: jax.Array | None,
+        modules: Sequence[Module],
+    ) -> dict[str, jax.Array]:
+        """A key of each random stream, for what draws in the branches."""
+        assert self.scope is not None
+        streams = [s for s in self.scope.rngs if s not in ("params", ARCH)]
+        keys = {stream: self.make_rng(stream) for stream in streams}
+        inner = choice.key if key is None else _mixed_modules.inner_key(key)
+        draws = any(ARCH in module.own[0] for module in modules)
+        if inner is None and draws and self.has_rng(ARCH):
+            inner = self.make_rng(ARCH)
+        return keys if inner is None else {**keys, ARCH: inner}
 
     def _draw_key(
         self, key: jax.Array | None, record: LogitGradient | None
@@ -142,61 +210,80 @@ class MixedOp(nn.Module):
             )
         )
 
-    def _apply(self, operation: Callable[..., Any], weights: Any, x: Any) -> Any:
-        branches, params = [], []
-        for child in self.branches:
-            module, variables = child.unbind()
-            mutable = tuple(
-                sorted(c for c in variables if self.is_mutable_collection(c))
-            )
-            state = {c: variables[c] for c in mutable if c not in ("params", ARCH)}
-            fixed = {c: v for c, v in variables.items() if c not in state}
-            branches.append(_branch(module, tuple(state)))
-            params.append((fixed, state))
-        assert self.scope is not None
-        streams = [s for s in self.scope.rngs if s not in ("params", ARCH)]
-        keys = {stream: self.make_rng(stream) for stream in streams}
-        output, states = operation(weights, branches, params, (x, keys), has_state=True)
-        for child, state in zip(self.branches, states, strict=True):
-            for collection, values in state.items():
-                for name, value in values.items():
-                    child.put_variable(collection, name, value)
-        return output
-
     def derive(
-        self, variables: Mapping[str, Any]
+        self,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        weights: ArrayLike | None = None,
+        index: int | None = None,
     ) -> tuple[nn.Module, dict[str, Mapping[str, Any]]]:
-        """Returns the most probable module and its variables.
+        """Returns the module that is kept, and its variables.
+
+        That is the most probable one by the logits of this module. A choice that came
+        from outside, as `weights=` of the calls, is to be given here too.
 
         Args:
-            variables: of this module, as `init` returns them.
+            variables: of this module, as `init` returns them. Left out where the module
+                is bound, as inside `nn.Module.bind`: modules that were made inside a
+                `compact` method or the `setup` of a parent have their variables there.
+            weights: [K], of which the largest is kept.
+            index: number of the module that is kept.
 
         Returns:
             An unbound module, and the variables to call its `apply` with.
 
         Raises:
-            ValueError: the logits are those of several operations, stacked.
+            TypeError: `index` is not an integer.
+            ValueError: there is no choice: no logits, or all are equal, as they are
+                made; or they are those of several operations, stacked. The variables
+                are not those of this module.
         """
-        logits = variables[ARCH]["logits"]
-        index = _branches.most_probable("MixedOp.derive", logits)
-        name = f"branches_{index}"
-        return self.branches[index], {
-            collection: values[name]
-            for collection, values in variables.items()
-            if name in values
-        }
+        if variables is None and self.scope is None:
+            raise ValueError(
+                _checks.message(
+                    "MixedOp.derive",
+                    "variables",
+                    "be given for a module that is not bound",
+                    "None",
+                    "Pass what `init` returned.",
+                )
+            )
+        if variables is None:
+            return self._derive(weights, index)
+        given: Any = variables
+        logits = given.get(ARCH, {}).get("logits")
+        number = _mixed_modules.derived_index(
+            len(self.branches), logits, weights, index
+        )
+        module, own = self.bind(given)._derive(None, number)
+        names = {f"branches_{i}" for i in range(len(self.branches))} | {"logits"}
+        others = {name for values in given.values() for name in values} - names
+        if others and not own:
+            raise ValueError(
+                _checks.message(
+                    "MixedOp.derive",
+                    "variables",
+                    f"be those of this module, with branches_{number}",
+                    f"{', '.join(sorted(others))}",
+                    "Modules made in a method of a parent have their variables in the "
+                    "parent: call `derive()` without variables on this module inside "
+                    "the parent, in a method or after `parent.bind(variables)`.",
+                )
+            )
+        return module, own
 
-
-@functools.lru_cache(maxsize=1024)
-def _branch(module: nn.Module, mutable: tuple[str, ...]) -> Branch:
-    """A module as a function: equal modules give the same one, and share traces."""
-
-    def branch(own, inputs):
-        fixed, state = own
-        x, keys = inputs
-        if not mutable:
-            return module.apply({**fixed}, x, rngs=keys), state
-        return module.apply({**fixed, **state}, x, rngs=keys, mutable=list(mutable))
-
-    branch.__name__ = type(module).__name__
-    return branch
+    def _derive(
+        self, weights: ArrayLike | None, index: int | None
+    ) -> tuple[nn.Module, dict[str, Mapping[str, Any]]]:
+        logits: Any = self.get_variable(ARCH, "logits")
+        number = _mixed_modules.derived_index(
+            len(self.branches), logits, weights, index
+        )
+        child = self.branches[number]
+        if isinstance(child, nn.Module):
+            alone = _linen_branches.Standalone.of(child)
+            module, own = alone.module, alone.variables
+        else:
+            module, name = _linen_branches.Function(child), f"branches_{number}"
+            own = {c: values.get(name) for c, values in self.variables.items()}
+        return module, {c: values for c, values in own.items() if values}

@@ -1,7 +1,7 @@
 """Flax NNX module over `gumbax.mixed_op`."""
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,11 +9,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from gumbax import _branches, _checks, _versions, logit_gradients
+from gumbax import (
+    _arguments,
+    _changes,
+    _checks,
+    _mixed_modules,
+    _nnx_branches,
+    _stateful_modules,
+    _versions,
+    logit_gradients,
+)
 from gumbax._branches import Branch
 from gumbax._relaxation import gumbel_softmax
 from gumbax.logit_gradients import LogitGradient
-from gumbax.mixed_op import mixed_op, single_path
 
 
 class ArchParam(nnx.Variable):
@@ -58,14 +66,16 @@ class MixedOp(nnx.Module):
 
     def __init__(
         self,
-        branches: Sequence[nnx.Module],
+        branches: Sequence[nnx.Module | Callable[..., Any]],
         *,
         sampler: Callable[..., jax.Array] = gumbel_softmax,
         logit_gradient: LogitGradient = logit_gradients.exact,
+        own_logits: bool = True,
     ):
         _checks.some_branches("MixedOp", branches)
         self.branches = _versions.nnx_list(branches)
-        self.arch_logits = ArchParam(jnp.zeros(len(branches)))
+        zeros = jnp.zeros(len(branches))
+        self.arch_logits = ArchParam(zeros) if own_logits else None
         self.sampler = sampler
         has_arrays = bool(jax.tree.leaves(logit_gradient))
         kind: Any = nnx.data if has_arrays else _versions.nnx_static
@@ -74,119 +84,110 @@ class MixedOp(nnx.Module):
     def __call__(
         self,
         x: Any,
-        *,
+        *args: Any,
         temperature: ArrayLike = 1.0,
         hard: bool = True,
         deterministic: bool = False,
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
         weights: ArrayLike | None = None,
+        branch_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Applies the choice to x.
 
         Args:
             x: input of the modules, any pytree.
+            *args: further arguments of all modules. Arrays are traced, and have
+                gradients; a Python value, such as a flag, reaches the module as it is.
             temperature: relaxation temperature > 0. Traced: annealing never recompiles.
-            hard: run the chosen module alone; else the weighted sum of all.
+            hard: run the chosen module alone; else the weighted sum of all. Static.
             deterministic: no noise: the most probable module, or softmax weights.
+                Static. A flag of the modules of this name: see `branch_kwargs`.
             rngs: where the key of the draw comes from: a key, a stream, or `nnx.Rngs`
                 with a stream "arch" (or a default one).
             weights: [K], in place of a draw: one of `gumbax.draw_choices`, shared by
-                all operations of a name. `temperature` is then not used. With
+                all operations of a name. Temperature and logits are then not used. With
                 `hard=True` they must be one-hot, a draw made with `hard=True`: soft
                 weights would run as the module of the largest, times its weight.
+            branch_kwargs: keywords of the modules whose names this call has for itself:
+                `branch_kwargs={"deterministic": True}` turns their dropout off.
+            **kwargs: keywords of the modules, as `train=True`. Each reaches the modules
+                that take it by its name.
 
         Returns:
             Pytree with the structure, shapes and dtypes of one module's output.
 
         Raises:
-            TypeError: a key is needed and `rngs` gives none.
+            TypeError: a key is needed and `rngs` gives none; no module takes a keyword,
+                or one does not take the arguments; `hard` or `deterministic` is traced;
+                a variable holds no array.
             ValueError: two modules disagree in their outputs, or share a variable that
-                one of them changes.
+                one of them changes; there are neither weights nor logits; or, with
+                `hard=True`, a module deletes a variable or gives it another shape.
         """
-        credits_draw = hard and self.logit_gradient.needs_key
-        key = credits_key = None
-        if credits_draw or (weights is None and not deterministic):
-            key = _draw_key(rngs, self.logit_gradient if credits_draw else None)
-            # The sampler consumes the key itself.
-            credits_key = jax.random.fold_in(key, 1) if credits_draw else None
-        if weights is None:
-            weights = self.sampler(
-                None if deterministic else key,
-                self.arch_logits[...],
-                temperature=temperature,
-                hard=hard,
-                gumbels=0.0 if deterministic else None,
-            )
-        operation: Callable[..., Any] = mixed_op
-        if hard:
-            operation = functools.partial(
-                single_path,
-                logit_gradient=self.logit_gradient,
-                key=credits_key,
-            )
-        return _apply(operation, weights, self.branches, x)
+        every = _arguments.together("MixedOp", kwargs, branch_kwargs)
+        args, every = _nnx_branches.given((args, every))
+        names = [f"{i} ({_nnx_branches.name(m)})" for i, m in enumerate(self.branches)]
+        branches = dict(zip(names, self.branches, strict=True))
+        taken = _arguments.taken("MixedOp", branches, 1 + len(args), every)
+        choice = _mixed_modules.choose(
+            logits=self._logits,
+            key=functools.partial(_draw_key, rngs),
+            sampler=self.sampler,
+            logit_gradient=self.logit_gradient,
+            temperature=temperature,
+            hard=hard,
+            deterministic=deterministic,
+            weights=weights,
+        )
+        # Of a `MixedOp` that is itself a branch.
+        options: dict[str, Any] = {"hard": hard, "deterministic": deterministic}
+        options["temperature"] = jnp.asarray(temperature)
+        if any(isinstance(m, MixedOp) for m in self.branches):
+            key = choice.key
+            if key is None and rngs is not None:
+                key = _mixed_modules.inner_key(_draw_key(rngs, None))
+            options["rngs"] = key
+        arrays, frame = _arguments.split("MixedOp", args, every)
+        modules = []
+        for module, own_names in zip(self.branches, taken, strict=True):
+            static, variables = _nnx_branches.split(module)
+            own = options if isinstance(module, MixedOp) else {}
+            own = {k: v for k, v in own.items() if k not in own_names}
+            own_arrays, own_frame = _arguments.split("MixedOp", (), own)
+            call = _nnx_branches.Call(static, own_names, frame, own_frame)
+            branch = _nnx_branches.branch(module, call, variables, own_arrays)
+            modules.append(branch)
+        return _stateful_modules.apply(choice, modules, (x, arrays))
 
-    def derive(self) -> nnx.Module:
-        """Returns the most probable module itself, not a copy.
+    def _logits(self) -> jax.Array:
+        if self.arch_logits is None:
+            raise _mixed_modules.no_logits()
+        return self.arch_logits[...]
+
+    def derive(
+        self, *, weights: ArrayLike | None = None, index: int | None = None
+    ) -> nnx.Module | Callable[..., Any]:
+        """Returns the module that is kept itself, not a copy.
+
+        That is the most probable one by the logits of this module. A choice that came
+        from outside, as `weights=` of the calls, is to be given here too.
+
+        Args:
+            weights: [K], of which the largest is kept.
+            index: number of the module that is kept.
+
+        Returns:
+            One of `branches`.
 
         Raises:
-            ValueError: the logits are those of several operations, stacked.
+            TypeError: `index` is not an integer.
+            ValueError: there is no choice: no logits, or all are equal, as they are
+                made; or they are those of several operations, stacked.
         """
-        logits = self.arch_logits[...]
-        return self.branches[_branches.most_probable("MixedOp.derive", logits)]
-
-
-def _apply(operation, weights, modules: Sequence[nnx.Module], x: Any) -> Any:
-    """Runs the operation over the modules, and keeps what they change."""
-    branches, params, splits = [], [], []
-    for module in modules:
-        graphdef, state = nnx.split(module)
-        leaves, treedef = jax.tree.flatten(state)
-        name = type(module).__name__
-        changed = _changed(name, graphdef, treedef, *_signature((leaves, x)))
-        branches.append(_branch(name, graphdef, treedef, changed))
-        fixed = [None if i in changed else leaf for i, leaf in enumerate(leaves)]
-        params.append((fixed, [leaves[i] for i in changed]))
-        splits.append((treedef, leaves, changed))
-    _check_shared(modules, splits)
-    output, states = operation(weights, branches, params, x, has_state=True)
-    for module, (treedef, leaves, changed), new in zip(
-        modules, splits, states, strict=True
-    ):
-        if changed:
-            updated = dict(zip(changed, new, strict=True))
-            merged = [updated.get(i, leaf) for i, leaf in enumerate(leaves)]
-            nnx.update(module, jax.tree.unflatten(treedef, merged))
-    return output
-
-
-def _check_shared(modules: Sequence[nnx.Module], splits: Sequence[Any]) -> None:
-    if not any(changed for _, _, changed in splits):
-        return
-    owner: dict[int, int] = {}
-    for number, (module, (_, _, changed)) in enumerate(
-        zip(modules, splits, strict=True)
-    ):
-        for i, (path, variable) in enumerate(nnx.to_flat_state(nnx.state(module))):
-            del variable
-            actual = functools.reduce(_child, path, module)
-            first = owner.setdefault(id(actual), number)
-            if first != number and i in changed:
-                raise ValueError(
-                    _checks.message(
-                        "MixedOp",
-                        "branches",
-                        "own the variables that they change",
-                        f"{'.'.join(map(str, path))} of branch {number}, which is "
-                        f"part of branch {first} too",
-                        "Give each module a variable or `nnx.Rngs` of its own.",
-                    )
-                )
-
-
-def _child(node: Any, name: Any) -> Any:
-    by_item = isinstance(node, dict) or not isinstance(name, str)
-    return node[name] if by_item else getattr(node, name)
+        own = None if self.arch_logits is None else self.arch_logits[...]
+        number = _mixed_modules.derived_index(len(self.branches), own, weights, index)
+        return self.branches[number]
 
 
 def pure_branches(
@@ -219,98 +220,48 @@ def pure_branches(
     branches = []
     params = []
     for module in modules:
-        graphdef, state = nnx.split(module)
+        static, state = _nnx_branches.split(module)
+        dropped = _statistics(state) if batch_statistics else ()
         leaves, treedef = jax.tree.flatten(state)
-        dropped = _statistics(module) if batch_statistics else ()
-        name = type(module).__name__
-        branches.append(_branch(name, graphdef, treedef, None, dropped))
+        branches.append(_branch(_nnx_branches.name(module), static, treedef, dropped))
         params.append(leaves)
     return tuple(branches), tuple(params)
 
 
-def _statistics(module: nnx.Module) -> tuple[int, ...]:
-    """Which leaves are statistics of batches."""
-    variables = [variable for _, variable in nnx.to_flat_state(nnx.state(module))]
-    return tuple(i for i, v in enumerate(variables) if isinstance(v, nnx.BatchStat))
+def _statistics(state: Any) -> tuple[tuple[Any, ...], ...]:
+    """Paths of the variables that are statistics of batches."""
+    flat = nnx.to_flat_state(state)
+    return tuple(path for path, v in flat if isinstance(v, nnx.BatchStat))
 
 
 @functools.lru_cache(maxsize=1024)
-def _branch(
-    name: str,
-    graphdef: nnx.GraphDef,
-    treedef: Any,
-    changed: tuple[int, ...] | None,
-    dropped: tuple[int, ...] = (),
-) -> Callable[[Any, Any], Any]:
-    """A module as a function: of (leaves, x), which must not change; or with state."""
+def _branch(name: str, static: Any, treedef: Any, dropped: Any) -> Branch:
+    """A module as a function of (leaves, x), which must not change."""
 
-    def stateless(leaves, x):
-        output, _, found = _call(graphdef, treedef, leaves, x)
-        changes = {i: path for i, path in found.items() if i not in dropped}
-        if changes:
+    def branch(leaves, x):
+        state = jax.tree.unflatten(treedef, leaves)
+        module = _nnx_branches.merge(static, state)
+        output = module(x)
+        changed = [
+            _changes.path_name(path)
+            for path in _changes.differences(state, _nnx_branches.split(module)[1])
+            if _nnx_branches.variable_path(path) not in dropped
+        ]
+        if changed:
             raise ValueError(
                 _checks.message(
                     "pure_branches",
                     "modules",
                     "leave their variables as they are",
-                    f"{name}, whose call changes {', '.join(changes.values())}",
+                    f"{name}, whose call changes {', '.join(changed)}",
                     "Use `MixedOp`, which keeps the changes, or batch statistics "
                     "without tracking them.",
                 )
             )
         return output
 
-    def stateful(own, x):
-        fixed, state = own
-        leaves = list(fixed)
-        for i, value in zip(changed or (), state, strict=True):
-            leaves[i] = value
-        output, values, _ = _call(graphdef, treedef, leaves, x)
-        return output, [values[i] for i in changed or ()]
-
-    branch = stateless if changed is None else stateful
     branch.__name__ = name
     return branch
-
-
-def _call(
-    graphdef: nnx.GraphDef, treedef: Any, leaves: Sequence[jax.Array], x: Any
-) -> tuple[Any, list[jax.Array], dict[int, str]]:
-    """Output, the leaves afterwards, and the names of those that are others now."""
-    module = nnx.merge(graphdef, jax.tree.unflatten(treedef, leaves))
-    output = module(x)
-    paths = [path for path, _ in nnx.to_flat_state(nnx.state(module))]
-    values = jax.tree.leaves(nnx.state(module))
-    changes = {
-        i: ".".join(map(str, path))
-        for i, (path, before, after) in enumerate(
-            zip(paths, leaves, values, strict=True)
-        )
-        if before is not after
-    }
-    return output, values, changes
-
-
-def _signature(tree: Any) -> tuple[Any, tuple[Hashable, ...]]:
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef, tuple(
-        jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)) for a in leaves
-    )
-
-
-@functools.lru_cache(maxsize=1024)
-def _changed(
-    name: str, graphdef: nnx.GraphDef, treedef: Any, structure: Any, shapes: Any
-) -> tuple[int, ...]:
-    """Which leaves a call changes, by tracing it."""
-    del name
-    found: list[int] = []
-
-    def run(leaves, x):
-        found.extend(_call(graphdef, treedef, leaves, x)[2])
-
-    jax.eval_shape(run, *jax.tree.unflatten(structure, shapes))
-    return tuple(found)
 
 
 def _draw_key(
