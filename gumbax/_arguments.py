@@ -5,7 +5,9 @@ operands of the operation, with gradients.
 """
 
 import dataclasses
+import functools
 import inspect
+import types
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -97,11 +99,8 @@ def taken(
         num_args: number of positional arguments, x among them.
         kwargs: the keywords; one that no branch takes is an error.
     """
-    signatures = [_signature(branch) for branch in branches.values()]
-    found = [
-        tuple(k for k in kwargs if signature is None or _takes(signature, k))
-        for signature in signatures
-    ]
+    called = [_called(branch) for branch in branches.values()]
+    found = [tuple(k for k in kwargs if _takes(*own, k)) for own in called]
     lost = sorted(set(kwargs).difference(*found))
     if lost:
         raise TypeError(
@@ -113,37 +112,64 @@ def taken(
                 "Correct the name, or let the branch take it.",
             )
         )
-    for name, signature, own in zip(branches, signatures, found, strict=True):
-        if signature is None:
-            continue
-        try:
-            signature.bind(*(None,) * num_args, **dict.fromkeys(own))
-        except TypeError as error:
-            named = f" and {', '.join(own)}" if own else ""
+    for name, own, names in zip(branches, called, found, strict=True):
+        problem = _problem(*own, num_args, names)
+        if problem is not None:
             raise TypeError(
                 _checks.message(
                     function,
                     "branches",
-                    f"take {num_args} positional arguments{named}",
-                    f"branch {name}: {error}",
+                    f"take {num_args} positional arguments"
+                    + (f" and {', '.join(names)}" if names else ""),
+                    f"branch {name}: {problem}",
                     "Give all branches one signature.",
                 )
-            ) from None
+            )
     return found
 
 
-def _signature(branch: Callable[..., Any]) -> inspect.Signature | None:
+def _called(branch: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
+    """What has the signature of a branch, and whether it is a method of it."""
+    method = type(branch).__call__
+    if isinstance(method, types.FunctionType) and "__wrapped__" not in vars(branch):
+        return method, True
+    return branch, False
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(called: Callable[..., Any], is_method: bool) -> inspect.Signature | None:
     try:
-        return inspect.signature(branch)
+        signature = inspect.signature(called)
     except (TypeError, ValueError):
+        # Of what is not written in Python.
         return None
-
-
-def _takes(signature: inspect.Signature, keyword: str) -> bool:
     parameters = list(signature.parameters.values())
+    has_self = is_method and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL
+    return signature.replace(parameters=parameters[has_self:])
+
+
+def _takes(called: Callable[..., Any], is_method: bool, keyword: str) -> bool:
+    signature = _signature(called, is_method)
+    if signature is None:
+        return True
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return any(
         p.kind is inspect.Parameter.VAR_KEYWORD
         or (p.name == keyword and p.kind in by_name)
-        for p in parameters
+        for p in signature.parameters.values()
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _problem(
+    called: Callable[..., Any], is_method: bool, num_args: int, names: tuple[str, ...]
+) -> str | None:
+    """Why it cannot be called with so many arguments and these keywords."""
+    signature = _signature(called, is_method)
+    if signature is None:
+        return None
+    try:
+        signature.bind(*(None,) * num_args, **dict.fromkeys(names))
+    except TypeError as error:
+        return str(error)
+    return None

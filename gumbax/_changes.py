@@ -21,7 +21,7 @@ _MAX_REMEMBERED = 1024
 _remembered: dict[Hashable, Any] = {}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Changes:
     """How the variables after a call come from those before. Static.
 
@@ -168,15 +168,15 @@ def _compare(
 def remembered(key: Hashable, make: Callable[[], Any]) -> Any:
     """`make()`, once for each key; each time for a key that has no hash."""
     try:
-        hash(key)
+        value = _remembered.get(key, _remembered)
     except TypeError:
         return make()
-    if key not in _remembered:
+    if value is _remembered:
         value = make()
         while len(_remembered) >= _MAX_REMEMBERED:
             _remembered.pop(next(iter(_remembered)))
         _remembered[key] = value
-    return _remembered[key]
+    return value
 
 
 def types(tree: PyTree) -> Hashable:
@@ -187,6 +187,8 @@ def types(tree: PyTree) -> Hashable:
 
 def check_arrays(function: str, branch: str, variables: PyTree) -> None:
     """Refuses variables that hold strings, functions or other objects."""
+    if all(map(_is_array, jax.tree.leaves(variables))):
+        return
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if not _is_array(leaf):
             raise TypeError(

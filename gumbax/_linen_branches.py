@@ -6,8 +6,10 @@ from typing import Any
 
 from flax import linen as nn
 from flax.core import DenyList
+from flax.errors import ModifyScopeVariableError
 from flax.linen import module as linen_module
 
+from gumbax import _checks
 from gumbax._arguments import Frame
 from gumbax._changes import KeyPath
 from gumbax._stateful_modules import Module
@@ -109,6 +111,22 @@ def _is_elsewhere(bound: nn.Module, inner: nn.Module) -> bool:
     return inner.scope is not None and inner.path[: len(bound.path)] != bound.path
 
 
+def check_parents(module: nn.Module) -> None:
+    """Refuses modules that are bound by a parent which is there no more."""
+    for inner in _nested(module):
+        if inner.scope is not None and inner.parent is None:
+            raise ValueError(
+                _checks.message(
+                    "MixedOp.derive",
+                    "branches",
+                    "belong to a module that is there",
+                    f"{name(inner)} of a module that was deleted",
+                    "Keep the parent: `bound = parent.bind(variables)`, then "
+                    "`bound.op.derive()`.",
+                )
+            )
+
+
 def _nested(module: nn.Module) -> Iterator[nn.Module]:
     for inner in _in_fields(module):
         yield inner
@@ -169,14 +187,25 @@ class Call:
         kwargs = {key: every[key] for key in self.taken}
         kwargs.update(self.own_frame.filled(own_arrays)[1])
         all_but, names = self.mutable
-        found = self.module.apply(
-            {**fixed, **changing},
-            rngs=keys,
-            # Not as keywords of `apply`, which has some of the same names.
-            method=lambda module: module(x, *args, **kwargs),
-            mutable=DenyList(list(names)) if all_but else list(names) or False,
-            capture_intermediates=self.capture,
-        )
+        try:
+            found = self.module.apply(
+                {**fixed, **changing},
+                rngs=keys,
+                # Not as keywords of `apply`, which has some of the same names.
+                method=lambda module: module(x, *args, **kwargs),
+                mutable=DenyList(list(names)) if all_but else list(names) or False,
+                capture_intermediates=self.capture,
+            )
+        except ModifyScopeVariableError as error:
+            raise ValueError(
+                _checks.message(
+                    "MixedOp",
+                    "branches",
+                    "change variables in mutable collections alone",
+                    f"{name(self.module)}: {error}",
+                    'Name the collection in `apply`, as `mutable=["batch_stats"]`.',
+                )
+            ) from error
         if not self.is_stateful:
             return found, {}
         return found[0], _copied(found[1])

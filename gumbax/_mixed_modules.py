@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,13 +22,29 @@ class Choice:
         weights: [K].
         operation: as `gumbax.mixed_op`.
         is_conditional: the chosen branch alone runs.
-        key: for draws inside the branches; None if this call was given none.
+        key: of the draw; None if nothing was drawn.
     """
 
     weights: ArrayLike
     operation: Callable[..., Any]
     is_conditional: bool
     key: jax.Array | None
+
+
+def check_branches(branches: Sequence[Any]) -> None:
+    """Refuses none at all, and what cannot be called."""
+    _checks.some_branches("MixedOp", branches)
+    for i, branch in enumerate(branches):
+        if not callable(branch):
+            raise TypeError(
+                _checks.message(
+                    "MixedOp",
+                    "branches",
+                    "be modules or functions of x",
+                    f"{type(branch).__name__} as branch {i}",
+                    "Give a module a method `__call__`.",
+                )
+            )
 
 
 def choose(
@@ -81,12 +97,12 @@ def choose(
         operation = functools.partial(
             single_path, logit_gradient=logit_gradient, key=credits_key
         )
-    return Choice(weights, operation, hard, inner_key(drawn))
+    return Choice(weights, operation, hard, drawn)
 
 
-def inner_key(key: jax.Array | None) -> jax.Array | None:
+def inner_key(key: jax.Array) -> jax.Array:
     """The key of what draws in the branches of an operation with this key."""
-    return None if key is None else jax.random.fold_in(key, 2)
+    return jax.random.fold_in(key, 2)
 
 
 def no_logits() -> ValueError:

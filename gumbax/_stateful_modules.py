@@ -22,7 +22,7 @@ class Module:
             share a trace.
         is_stateful: whether a call may change variables.
         variables: those that may change, a pytree.
-        own: other operands of this branch alone, a pytree.
+        own: other operands of this branch alone, pytrees.
         place: path in `variables` -> what modules have in common that share what is
             there.
         put: keeps the variables afterwards.
@@ -32,7 +32,7 @@ class Module:
     call: Callable[..., tuple[PyTree, PyTree]]
     is_stateful: bool
     variables: PyTree
-    own: PyTree
+    own: Sequence[PyTree]
     place: Callable[[KeyPath], Hashable]
     put: Callable[[PyTree], None]
 
@@ -42,7 +42,8 @@ def apply(choice: Choice, modules: Sequence[Module], inputs: PyTree) -> PyTree:
     branches, params, found = [], [], []
     for number, module in enumerate(modules):
         label = f"{number} ({module.name})"
-        _changes.check_arrays("MixedOp", label, (module.variables, module.own))
+        for part in (module.variables, *module.own):
+            _changes.check_arrays("MixedOp", label, part)
         before = jax.tree.leaves(module.variables)
         changes = _changes_of(label, module, inputs) if module.is_stateful else None
         if changes and choice.is_conditional:

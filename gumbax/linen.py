@@ -109,7 +109,7 @@ class MixedOp(nn.Module):
                 one of them changes; there are neither weights nor logits; or, with
                 `hard=True`, a module gives a variable another shape.
         """
-        _checks.some_branches("MixedOp", self.branches)
+        _mixed_modules.check_branches(self.branches)
         children = [self._module(i) for i in range(len(self.branches))]
         given = _arguments.together("MixedOp", kwargs, branch_kwargs)
         taken = self._taken(children, len(args), given)
@@ -130,9 +130,11 @@ class MixedOp(nn.Module):
             deterministic=deterministic,
             weights=weights,
         )
-        # Of a `MixedOp` that is itself a branch.
-        options: dict[str, Any] = {"hard": hard, "deterministic": deterministic}
-        options["temperature"] = jnp.asarray(temperature)
+        options: dict[str, Any] = {}
+        if any(isinstance(child, MixedOp) for child in children):
+            # Of a `MixedOp` that is itself a branch.
+            options = {"hard": hard, "deterministic": deterministic}
+            options["temperature"] = jnp.asarray(temperature)
         arrays, frame = _arguments.split("MixedOp", args, given)
         mutable = _linen_branches.mutable(self, "params", ARCH)
         capture = _linen_branches.capture()
@@ -181,11 +183,13 @@ class MixedOp(nn.Module):
         assert self.scope is not None
         streams = [s for s in self.scope.rngs if s not in ("params", ARCH)]
         keys = {stream: self.make_rng(stream) for stream in streams}
-        inner = choice.key if key is None else _mixed_modules.inner_key(key)
-        draws = any(ARCH in module.own[0] for module in modules)
-        if inner is None and draws and self.has_rng(ARCH):
-            inner = self.make_rng(ARCH)
-        return keys if inner is None else {**keys, ARCH: inner}
+        if any(ARCH in module.own[0] for module in modules):
+            given = choice.key if key is None else key
+            if given is None and self.has_rng(ARCH):
+                given = self.make_rng(ARCH)
+            if given is not None:
+                keys[ARCH] = _mixed_modules.inner_key(given)
+        return keys
 
     def _draw_key(
         self, key: jax.Array | None, record: LogitGradient | None
@@ -210,6 +214,8 @@ class MixedOp(nn.Module):
             )
         )
 
+    # Not wrapped: a call of a wrapped method would adopt modules whose parent is gone.
+    @nn.nowrap
     def derive(
         self,
         variables: Mapping[str, Any] | None = None,
@@ -272,6 +278,7 @@ class MixedOp(nn.Module):
             )
         return module, own
 
+    @nn.nowrap
     def _derive(
         self, weights: ArrayLike | None, index: int | None
     ) -> tuple[nn.Module, dict[str, Mapping[str, Any]]]:
@@ -279,11 +286,16 @@ class MixedOp(nn.Module):
         number = _mixed_modules.derived_index(
             len(self.branches), logits, weights, index
         )
-        child = self.branches[number]
+        child: Any = self.branches[number]
         if isinstance(child, nn.Module):
+            _linen_branches.check_parents(self)
+            # Those of its own are bound when it is asked for what it has not.
+            getattr(self, "_", None)
+            child = self.branches[number]
             alone = _linen_branches.Standalone.of(child)
             module, own = alone.module, alone.variables
         else:
-            module, name = _linen_branches.Function(child), f"branches_{number}"
+            module = _linen_branches.Function(child, parent=None)
+            name = f"branches_{number}"
             own = {c: values.get(name) for c, values in self.variables.items()}
         return module, {c: values for c, values in own.items() if values}

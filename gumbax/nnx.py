@@ -72,7 +72,7 @@ class MixedOp(nnx.Module):
         logit_gradient: LogitGradient = logit_gradients.exact,
         own_logits: bool = True,
     ):
-        _checks.some_branches("MixedOp", branches)
+        _mixed_modules.check_branches(branches)
         self.branches = _versions.nnx_list(branches)
         zeros = jnp.zeros(len(branches))
         self.arch_logits = ArchParam(zeros) if own_logits else None
@@ -140,14 +140,15 @@ class MixedOp(nnx.Module):
             deterministic=deterministic,
             weights=weights,
         )
-        # Of a `MixedOp` that is itself a branch.
-        options: dict[str, Any] = {"hard": hard, "deterministic": deterministic}
-        options["temperature"] = jnp.asarray(temperature)
-        if any(isinstance(m, MixedOp) for m in self.branches):
+        options: dict[str, Any] = {}
+        if any(isinstance(module, MixedOp) for module in self.branches):
+            # Of a `MixedOp` that is itself a branch.
+            options = {"hard": hard, "deterministic": deterministic}
+            options["temperature"] = jnp.asarray(temperature)
             key = choice.key
             if key is None and rngs is not None:
-                key = _mixed_modules.inner_key(_draw_key(rngs, None))
-            options["rngs"] = key
+                key = _draw_key(rngs, None)
+            options["rngs"] = None if key is None else _mixed_modules.inner_key(key)
         arrays, frame = _arguments.split("MixedOp", args, every)
         modules = []
         for module, own_names in zip(self.branches, taken, strict=True):
