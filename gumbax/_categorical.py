@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gumbax import _checks, _noise, _scores
+from gumbax import _checks, _meshes, _noise, _scores
 
 # Categories in a block, each block drawn with one Gumbel.
 _BLOCK = 512
@@ -68,6 +68,13 @@ def categorical(
 
 @functools.partial(jax.jit, static_argnames=("axis", "samples"))
 def _draw(key, logits, where, *, axis, samples):
+    draw = functools.partial(_index, axis, samples)
+    out = list(_meshes.broadcast_spec((*samples, *logits.shape), logits, where))
+    del out[len(samples) + axis]
+    return _meshes.automatic(draw, out, key, logits, where)
+
+
+def _index(axis, samples, key, logits, where):
     wide = _noise.computation_dtype(logits.dtype)
     scores = logits.astype(wide)
     if where is not None:

@@ -75,11 +75,3 @@ def expand(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Gives x the rank of a shape to which it broadcasts."""
     missing = len(shape) - x.ndim
     return x.reshape((1,) * missing + x.shape) if missing else x
-
-
-def sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Transpose of a broadcast from `shape`: takes noise to one of its operands."""
-    leading = x.ndim - len(shape)
-    axes = tuple(leading + i for i, n in enumerate(shape) if n != x.shape[leading + i])
-    summed = jnp.sum(x, axis=axes, keepdims=True) if axes else x
-    return jnp.sum(summed, axis=tuple(range(leading))) if leading else summed

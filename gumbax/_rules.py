@@ -11,50 +11,63 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gumbax import _noise, _scores
+from gumbax import _meshes, _scores
+from gumbax._meshes import Kind
 from gumbax._tangent import still, with_tangent_of
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "shape"))
 def index(key, logits, gumbels, where, *, axis, shape):
     """Index of the highest score of each row; -1 without one."""
-    scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
-    return jnp.squeeze(_scores.argmax(axis, scores)[1], axis)
+
+    def of(key, logits, gumbels, where):
+        scores = _scores.perturb(axis, shape, key, logits, gumbels, where)
+        return jnp.squeeze(_scores.argmax(axis, scores)[1], axis)
+
+    out = list(_meshes.broadcast_spec(shape, logits, gumbels, where))
+    del out[axis]
+    return _meshes.automatic(of, out, key, logits, gumbels, where)
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "shape"))
 def relaxed(key, logits, temperature, gumbels, where, *, axis, shape):
-    return _relaxed((axis, shape), key, logits, temperature, gumbels, where)
+    rule = functools.partial(_relaxed, (axis, shape))
+    return _sample(rule, shape, key, logits, temperature, gumbels, where)
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "shape"))
 def log_relaxed(key, logits, temperature, gumbels, where, *, axis, shape):
-    return _log_relaxed((axis, shape), key, logits, temperature, gumbels, where)
+    rule = functools.partial(_log_relaxed, (axis, shape))
+    return _sample(rule, shape, key, logits, temperature, gumbels, where)
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "shape"))
 def straight_through(key, logits, temperature, gumbels, where, *, axis, shape):
-    return _straight_through((axis, shape), key, logits, temperature, gumbels, where)
+    rule = functools.partial(_straight_through, (axis, shape))
+    return _sample(rule, shape, key, logits, temperature, gumbels, where)
 
 
-def _shape_record(x: jax.Array | None) -> jax.Array | None:
-    """An empty array from which the backward rule learns shape and dtype of x."""
-    return None if x is None else jnp.zeros((0, *x.shape), x.dtype)
+def _sample(rule, shape, key, *operands):
+    out = _meshes.broadcast_spec(shape, *operands)
+    return _meshes.automatic(rule, out, key, *operands)
 
 
 def _cotangents(scores_bar, temperature_bar, temperature, logits, gumbels):
-    """Cotangents of (key, logits, temperature, gumbels, where), from shape records."""
-    logits_bar = _noise.sum_to(scores_bar, logits.shape[1:]).astype(logits.dtype)
-    gumbels_bar = None
-    if gumbels is not None:
-        gumbels_bar = _noise.sum_to(scores_bar, gumbels.shape[1:]).astype(gumbels.dtype)
+    """Of (key, logits, temperature, gumbels, where), from what they were broadcast to.
+
+    The last three are the kinds of the operands.
+    """
     return (
         None,
-        logits_bar,
-        _noise.sum_to(temperature_bar, temperature.shape),
-        gumbels_bar,
+        logits.cotangent(scores_bar),
+        temperature.cotangent(temperature_bar),
+        None if gumbels is None else gumbels.cotangent(scores_bar),
         None,
     )
+
+
+def _kinds(*operands):
+    return tuple(None if x is None else Kind.of(x) for x in operands)
 
 
 def _inner(axis: int, weighted: jax.Array) -> jax.Array:
@@ -83,12 +96,12 @@ def _relaxed(static, key, logits, temperature, gumbels, where):
 
 def _relaxed_fwd(static, key, logits, temperature, gumbels, where):
     y = _relaxed_value(static, key, logits, temperature, gumbels, where)
-    return y, (y, temperature, _shape_record(logits), _shape_record(gumbels))
+    return y, (y, temperature, _kinds(temperature, logits, gumbels))
 
 
 def _relaxed_bwd(static, residuals, cotangent):
     axis, _ = static
-    y, temperature, logits, gumbels = residuals
+    y, temperature, kinds = residuals
     y = y.astype(temperature.dtype)
     # A category of weight 0 (masked, or underflowed) has no gradient, whatever the
     # loss is there: that of an entropy is infinite.
@@ -96,9 +109,7 @@ def _relaxed_bwd(static, residuals, cotangent):
     centred = weighted - y * _inner(axis, weighted)
     log_y = jnp.log(jnp.where(y == 0, 1, y))
     along = jnp.sum(centred * log_y, axis=axis, keepdims=True)
-    return _cotangents(
-        centred / temperature, -along / temperature, temperature, logits, gumbels
-    )
+    return _cotangents(centred / temperature, -along / temperature, *kinds)
 
 
 _relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
@@ -120,21 +131,19 @@ def _log_relaxed(static, key, logits, temperature, gumbels, where):
 
 def _log_relaxed_fwd(static, key, logits, temperature, gumbels, where):
     log_y = _log_relaxed_value(static, key, logits, temperature, gumbels, where)
-    return log_y, (log_y, temperature, _shape_record(logits), _shape_record(gumbels))
+    return log_y, (log_y, temperature, _kinds(temperature, logits, gumbels))
 
 
 def _log_relaxed_bwd(static, residuals, cotangent):
     axis, _ = static
-    log_y, temperature, logits, gumbels = residuals
+    log_y, temperature, kinds = residuals
     log_y = log_y.astype(temperature.dtype)
     counts = log_y != -jnp.inf
     cotangent = jnp.where(counts, cotangent.astype(temperature.dtype), 0)
     inner = jnp.sum(cotangent, axis=axis, keepdims=True)
     centred = cotangent - jnp.exp(log_y) * inner
     along = jnp.sum(centred * jnp.where(counts, log_y, 0), axis=axis, keepdims=True)
-    return _cotangents(
-        centred / temperature, -along / temperature, temperature, logits, gumbels
-    )
+    return _cotangents(centred / temperature, -along / temperature, *kinds)
 
 
 _log_relaxed.defvjp(_log_relaxed_fwd, _log_relaxed_bwd)
@@ -181,9 +190,7 @@ def _straight_through_bwd(static, residuals, cotangent):
     centred = (weighted - powers * inner) / (total * temperature)
     log_powers = jnp.log(jnp.where(powers == 0, 1, powers))
     along = jnp.sum(centred * log_powers, axis=axis, keepdims=True)
-    return _cotangents(
-        centred, -along, temperature, _shape_record(logits), _shape_record(gumbels)
-    )
+    return _cotangents(centred, -along, *_kinds(temperature, logits, gumbels))
 
 
 _straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)

@@ -26,12 +26,21 @@ def perturb(
     The operands broadcast to `shape`.
     """
     wide = _noise.computation_dtype(logits.dtype)
+    theta = _noise.expand(logits.astype(wide), shape)
+    if where is not None:
+        # Before the noise. A selection by an index that stands behind the hash in one
+        # loop never compiles on CPU with JAX 0.8.0 to 0.10.2.
+        theta = jnp.where(where, theta, -jnp.inf)
     if gumbels is None:
         assert key is not None
         gumbels = _noise.standard(key, shape, axis=axis, dtype=wide)
-    scores = _noise.expand(logits.astype(wide), shape) + gumbels
-    if where is not None:
-        scores = jnp.where(where, scores, -jnp.inf)
+        scores = theta + gumbels
+    else:
+        scores = theta + gumbels
+        if where is not None:
+            # Of noise that is given, what is NaN or inf under the mask is ignored.
+            undefined = jnp.where(where, jnp.asarray(jnp.nan, wide), -jnp.inf)
+            scores = jnp.where(jnp.isnan(scores), undefined, scores)
     # Computed once: two fusions of the same sum may round it differently.
     return jax.lax.optimization_barrier(jnp.broadcast_to(scores, shape))
 

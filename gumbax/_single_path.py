@@ -20,8 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gumbax import _branches, _manual_axes
+from gumbax import _branches, _meshes
 from gumbax._branches import Branch, PyTree
+from gumbax._meshes import Kind
 from gumbax._tangent import still, with_tangent_of
 from gumbax.logit_gradients import LogitGradient, Path
 
@@ -196,7 +197,7 @@ def _cotangents(edge, weights, smooth, rest, record, key, g):
     # Under `shard_map`, so that no sum over devices is inside the switch.
     shared, smooth = (
         smooth,
-        _manual_axes.vary(smooth, _manual_axes.varying((weights, g))),
+        _meshes.vary(smooth, _meshes.varying((weights, g))),
     )
 
     def pull_back(i, smooth, rest, g):
@@ -240,13 +241,11 @@ def _cotangents(edge, weights, smooth, rest, record, key, g):
         key=key,
     )
     weights_bar = record.credits(path).astype(weights.dtype)
-    return jax.tree.map(_over_devices, (weights, shared), (weights_bar, smooth_bar))
-
-
-def _over_devices(primal: jax.Array, cotangent: jax.Array) -> jax.Array:
-    """Sum over the devices that share the primal: under `shard_map` each has a part."""
-    axes = _manual_axes.varying(cotangent) - _manual_axes.varying(primal)
-    return jax.lax.psum(cotangent, tuple(sorted(axes))) if axes else cotangent
+    return jax.tree.map(
+        lambda primal, cotangent: Kind.of(primal).cast(cotangent),
+        (weights, shared),
+        (weights_bar, smooth_bar),
+    )
 
 
 def _dense_cotangents(edge, weights, smooth, rest, record, key, g):

@@ -12,8 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from gumbax import _manual_axes
-
 Pair = tuple[int, int]
 
 
@@ -79,12 +77,6 @@ def _span(count: int, stride: int) -> int:
 def wide(a: jax.Array) -> jax.Array:
     """At least float32, for sums."""
     return a.astype(jnp.promote_types(a.dtype, jnp.float32))
-
-
-def is_divided(*arrays: jax.Array) -> bool:
-    """Whether types say how an array lies on devices: explicit axes, or `shard_map`."""
-    specs = [jax.typeof(a).sharding.spec for a in arrays]
-    return any(any(spec) for spec in specs) or bool(_manual_axes.varying(arrays))
 
 
 def pad(

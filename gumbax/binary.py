@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gumbax import _checks, _noise, _threefry
+from gumbax import _checks, _meshes, _noise, _threefry
+from gumbax._meshes import Kind
 from gumbax._tangent import still, with_tangent_of
 
 # Apart from the Gumbel noise of the same key.
@@ -272,13 +273,19 @@ def _scores(shape, key, logits, logistics):
 
 @functools.partial(jax.jit, static_argnames="shape")
 def _logit(key, logits, temperature, logistics, *, shape):
-    scores = _scores(shape, key, logits, logistics)
-    return (scores / _noise.positive(temperature)).astype(logits.dtype)
+    def of(key, logits, temperature, logistics):
+        scores = _scores(shape, key, logits, logistics)
+        return (scores / _noise.positive(temperature)).astype(logits.dtype)
+
+    out = _meshes.broadcast_spec(shape, logits, temperature, logistics)
+    return _meshes.automatic(of, out, key, logits, temperature, logistics)
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "hard"))
 def _sample(key, logits, temperature, logistics, *, shape, hard):
-    return _gate((shape, hard), key, logits, temperature, logistics)
+    rule = functools.partial(_gate, (shape, hard))
+    out = _meshes.broadcast_spec(shape, logits, temperature, logistics)
+    return _meshes.automatic(rule, out, key, logits, temperature, logistics)
 
 
 # One rule for both forms: the noise is made again in the backward pass, because from a
@@ -326,12 +333,15 @@ def _gate_bwd(static, residuals, cotangent):
     slope = jax.nn.sigmoid(inside) * jax.nn.sigmoid(-inside) / temperature
     slope = jnp.where(jnp.isinf(scores), 0, slope)
     scores_bar = slope * cotangent.astype(temperature.dtype)
-    temperature_bar = _noise.sum_to(-inside * scores_bar, temperature.shape)
-    logits_bar = _noise.sum_to(scores_bar, logits.shape).astype(logits.dtype)
     logistics_bar = None
     if logistics is not None:
-        logistics_bar = _noise.sum_to(scores_bar, logistics.shape)
-    return None, logits_bar, temperature_bar, logistics_bar
+        logistics_bar = Kind.of(logistics).cotangent(scores_bar)
+    return (
+        None,
+        Kind.of(logits).cotangent(scores_bar),
+        Kind.of(temperature).cotangent(-inside * scores_bar),
+        logistics_bar,
+    )
 
 
 _gate.defvjp(_gate_fwd, _gate_bwd)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gumbax import _windows
+from gumbax import _meshes, _windows
 from gumbax._windows import Window
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -45,8 +45,7 @@ def conv_general_dilated(
     `nnx.Conv(..., conv_general_dilated=gumbax.convolution.conv_general_dilated)`. Two
     spatial axes in the NHWC / HWIO layout, dense or depthwise with one kernel for each
     channel, are handled here, with any stride, padding and kernel dilation; everything
-    else goes to the stock function. So do the gradients of arrays whose types say how
-    they are divided over devices: on explicit mesh axes, and inside `jax.shard_map`.
+    else goes to the stock function. So do the gradients inside `jax.shard_map`.
 
     Args:
         lhs: input, [N, H, W, C].
@@ -109,7 +108,13 @@ def conv_general_dilated(
     )
     if min(window.output(lhs.shape[1:3])) == 0:
         return stock(lhs, rhs)
-    return _convolve(window, depthwise, lhs, rhs)
+    images, channels = _meshes.spec(lhs)[0], _meshes.spec(rhs)[3]
+    return _meshes.automatic(
+        functools.partial(_convolve, window, depthwise),
+        (images, None, None, None if images == channels else channels),
+        lhs,
+        rhs,
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -126,7 +131,7 @@ def _convolve_bwd(window, depthwise, residuals, cotangent):
         return jax.vjp(functools.partial(_stock, window, depthwise), x, kernel)[1](g)
 
     operands: Any = (*residuals, cotangent)
-    if _windows.is_divided(*operands):
+    if _meshes.varying(operands):
         return stock(*operands)
     return lax.platform_dependent(
         *operands,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gumbax import _checks, _noise
+from gumbax import _checks, _meshes, _noise
 from gumbax._gumbel_law import cdf as cdf
 from gumbax._gumbel_law import log_cdf as log_cdf
 from gumbax._gumbel_law import log_prob as log_prob
@@ -27,6 +27,7 @@ from gumbax._gumbel_moments import median as median
 from gumbax._gumbel_moments import mode as mode
 from gumbax._gumbel_moments import stddev as stddev
 from gumbax._gumbel_moments import variance as variance
+from gumbax._tangent import still, with_tangent_of
 
 # Apart from the unconditional noise of the same key, from which the index may be drawn.
 _GIVEN_INDEX = 1
@@ -159,15 +160,39 @@ def _sample(
     axis: int,
 ) -> jax.Array:
     wide = _noise.computation_dtype(dtype)
-    gumbels = _noise.standard(key, shape or (1,), axis=axis, dtype=wide, offset=offset)
-    gumbels = gumbels.reshape(shape)
-    loc, scale = loc.astype(wide), scale.astype(wide)
-    if upper is None:
-        return (loc + scale * gumbels).astype(dtype)
-    upper = jnp.broadcast_to(upper.astype(wide), shape)
-    bound = jnp.broadcast_to((upper - loc) / scale, shape)
-    value = loc + scale * -jnp.logaddexp(-bound, -gumbels)
-    return _at_most(value, upper, dtype)
+
+    def draw(key, upper, loc, scale, offset):
+        gumbels = _noise.standard(
+            key, shape or (1,), axis=axis, dtype=wide, offset=offset
+        )
+        gumbels = gumbels.reshape(shape)
+        loc, scale = loc.astype(wide), scale.astype(wide)
+        if upper is None:
+            return (loc + scale * gumbels).astype(dtype)
+        upper = jnp.broadcast_to(upper.astype(wide), shape)
+        bound = jnp.broadcast_to((upper - loc) / scale, shape)
+        return _at_most(loc + scale * _truncate(bound, gumbels), upper, dtype)
+
+    out = _meshes.broadcast_spec(shape, loc, scale, upper)
+    return _meshes.automatic(draw, out, key, upper, loc, scale, offset)
+
+
+def _truncate(bound: jax.Array, gumbels: jax.Array) -> jax.Array:
+    """-log(exp(-bound) + exp(-gumbels)), with derivatives by `bound` alone.
+
+    They are written in the value: the compiler would make the noise again for each, in
+    loops that it may search for ever.
+    """
+    fixed = still(bound)
+    value = -jnp.logaddexp(-fixed, -gumbels)
+    return with_tangent_of(_near, value, value, fixed, bound)
+
+
+def _near(value: jax.Array, fixed: jax.Array, bound: jax.Array) -> jax.Array:
+    """The truncated value as a function of the bound, from that of a fixed one."""
+    distance = jnp.where(jnp.isfinite(bound), fixed - bound, 0)
+    share = jnp.where(jnp.isfinite(fixed), jnp.exp(value - fixed), 0)
+    return value - jnp.log1p(share * jnp.expm1(distance))
 
 
 def _at_most(value: jax.Array, upper: jax.Array, dtype: Any) -> jax.Array:
@@ -252,26 +277,36 @@ def sample_given_index(
 
 @functools.partial(jax.jit, static_argnames="axis")
 def _sample_given_index(key, logits, index, *, axis):
+    draw = functools.partial(_given_index, axis)
+    index = jnp.expand_dims(index, axis)
+    out = _meshes.broadcast_spec(logits.shape, logits, index)
+    return _meshes.automatic(draw, out, key, logits, index)
+
+
+def _given_index(axis, key, logits, index):
     wide = _noise.computation_dtype(logits.dtype)
     theta = logits.astype(wide)
+    index = index.astype(jnp.int32)
+    hit = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis) == index
+    possible = jnp.any(hit & (theta != -jnp.inf), axis=axis, keepdims=True)
+    total = jax.nn.logsumexp(theta, axis=axis, keepdims=True)
     gumbels = _noise.standard(
         key, logits.shape, axis=axis, dtype=wide, stream=_GIVEN_INDEX
     )
-    category = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis)
-    hit = category == jnp.expand_dims(index.astype(jnp.int32), axis)
-    possible = jnp.any(hit & (theta != -jnp.inf), axis=axis, keepdims=True)
-    total = jax.nn.logsumexp(theta, axis=axis, keepdims=True)
     top = total + jnp.sum(jnp.where(hit, gumbels, 0), axis=axis, keepdims=True)
     top = jnp.where(possible | (total == -jnp.inf), top, jnp.nan)
-    # Where the winner is far above its own logit the sum cannot be told from the top.
-    absent = theta == -jnp.inf
-    free = jnp.where(absent, 0, theta) + gumbels
+    # Nothing behind the noise is selected by an index: see `_scores.perturb`.
+    free = jnp.where(hit | (theta == -jnp.inf), -jnp.inf, theta) + gumbels
+    absent = free == -jnp.inf
+    free = jnp.where(absent, 0, free)
     finite_top = jnp.where(jnp.isinf(top), 0, top)
     others = -jnp.logaddexp(-free, -finite_top)
     others = jnp.where(top == jnp.inf, free, others)
+    # Where the winner is far above its own logit the sum cannot be told from the top.
     fixed_top = jax.lax.stop_gradient(top)
     below = jnp.nextafter(fixed_top, np.asarray(-np.inf, wide))
     lift = jnp.where(others >= top, below - jax.lax.stop_gradient(others), 0)
-    others = jnp.where(absent, jnp.where(jnp.isnan(top), top, -jnp.inf), others + lift)
-    scores = jnp.where(hit, top, others)
+    others = jnp.where(absent, -jnp.inf, others + lift)
+    scores = jnp.maximum(others, jnp.where(hit, top, -jnp.inf))
+    scores = jnp.where(jnp.isnan(top), jnp.nan, scores)
     return jnp.where(total == -jnp.inf, -jnp.inf, scores).astype(logits.dtype)

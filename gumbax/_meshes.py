@@ -1,0 +1,129 @@
+"""How the types of arrays say that they lie on devices.
+
+Two kinds of mesh axes are seen in types: *explicit* ones, which `jax.make_mesh` makes,
+by the sharding of each array; and *manual* ones, those of `jax.shard_map`, by the axes
+on which an array may differ from device to device. A rule of ours must give every
+cotangent the type of its primal.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
+
+from gumbax import _versions
+
+PyTree = Any
+
+
+def varying(tree: PyTree) -> frozenset[str]:
+    """Axes of `jax.shard_map` on which an array of the tree may differ."""
+    nowhere: frozenset[str] = frozenset()
+    types = map(jax.typeof, jax.tree.leaves(tree))
+    return nowhere.union(*map(_versions.varying_axes, types))
+
+
+def vary(tree: PyTree, axes: frozenset[str]) -> PyTree:
+    """The same arrays, as values that may differ on these axes of `jax.shard_map`."""
+
+    def cast(leaf: ArrayLike) -> Any:
+        missing = tuple(sorted(axes - varying(leaf)))
+        return _versions.vary(leaf, missing) if missing else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def is_explicit(*arrays: ArrayLike | None) -> bool:
+    """Whether an array is divided on explicit mesh axes."""
+    leaves = jax.tree.leaves(arrays)
+    return any(any(jax.typeof(leaf).sharding.spec) for leaf in leaves)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """The type of an array, to be kept in place of it: a pytree without leaves."""
+
+    aval: Any
+
+    @classmethod
+    def of(cls, x: ArrayLike) -> "Kind":
+        return cls(jax.typeof(x))
+
+    def cast(self, x: jax.Array) -> jax.Array:
+        """x, of this shape, as an array of this type: its dtype, and its devices.
+
+        Where devices share what the type describes and each has a part of x, their sum.
+        """
+        x = x.astype(self.aval.dtype)
+        axes = _versions.varying_axes(self.aval)
+        parts = tuple(sorted(varying(x) - axes))
+        x = vary(jax.lax.psum(x, parts) if parts else x, axes)
+        sharding = self.aval.sharding
+        if not sharding.mesh.empty and jax.typeof(x).sharding.spec != sharding.spec:
+            x = jax.sharding.reshard(x, sharding)
+        return x
+
+    def cotangent(self, x: jax.Array) -> jax.Array:
+        """Of an array of this type, from that of what it was broadcast to."""
+        shape = self.aval.shape
+        leading = x.ndim - len(shape)
+        axes = tuple(i for i, n in enumerate(shape, leading) if n != x.shape[i])
+        x = jnp.sum(x, axis=axes, keepdims=True) if axes else x
+        x = jnp.sum(x, axis=tuple(range(leading))) if leading else x
+        return self.cast(x)
+
+
+def spec(x: ArrayLike) -> tuple[Any, ...]:
+    """The explicit axes that divide each axis of an array."""
+    kind = jax.typeof(x)
+    own = tuple(kind.sharding.spec)
+    return own + (None,) * (kind.ndim - len(own))
+
+
+def broadcast_spec(shape: tuple[int, ...], *operands: Any) -> tuple[Any, ...]:
+    """The explicit axes that divide what operands broadcast to, the first ones' first.
+
+    The operands may be trees, and hold None and keys.
+    """
+    found: list[Any] = [None] * len(shape)
+    taken: set[str] = set()
+    for operand in jax.tree.leaves(operands):
+        own = spec(operand)
+        for i, axes in enumerate(own, len(shape) - len(own)):
+            names = {axes} if isinstance(axes, str) else set(axes or ())
+            if names and found[i] is None and not names & taken:
+                found[i] = axes
+                taken |= names
+    return tuple(found)
+
+
+def automatic(
+    function: Callable[..., jax.Array], out: Sequence[Any], *operands: Any
+) -> jax.Array:
+    """function(*operands), where it need not know of explicit axes.
+
+    It sees these axes as automatic ones, on which the compiler lays out what it makes,
+    the noise above all, as the operands are.
+
+    Args:
+        function: of the operands, to one array.
+        out: the explicit axes that divide each axis of the result.
+        *operands: arrays, keys or None.
+    """
+    meshes = [
+        jax.typeof(leaf).sharding.mesh
+        for leaf in jax.tree.leaves(operands)
+        if is_explicit(leaf)
+    ]
+    if not meshes:
+        return function(*operands)
+    return jax.sharding.auto_axes(
+        function,
+        axes=meshes[0].explicit_axes,
+        out_sharding=NamedSharding(meshes[0], PartitionSpec(*out)),
+    )(*operands)
