@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gumbax import _checks
+from gumbax import _checks, _meshes, _versions
 
 PyTree = Any
 KeyPath = tuple[Any, ...]
@@ -55,7 +55,9 @@ class Changes:
         """What is in their place if the branch does not run."""
         olds = [self._old(before, i) for i in self.written]
         return [
-            old if _fits(old, kind) else jnp.zeros(kind.shape, kind.dtype)
+            _placed(
+                old if _fits(old, kind) else jnp.zeros(kind.shape, kind.dtype), kind
+            )
             for old, kind in zip(olds, self.types, strict=True)
         ]
 
@@ -105,6 +107,14 @@ def _fits(old: Any, kind: Any) -> bool:
         and jnp.shape(old) == kind.shape
         and jnp.result_type(old) == kind.dtype
     )
+
+
+def _placed(x: Any, kind: Any) -> Any:
+    """x on devices as an array of this type is."""
+    is_key = jnp.issubdtype(kind.dtype, jax.dtypes.prng_key)
+    if is_key or not _meshes.varying(x) <= _versions.varying_axes(kind):
+        return x
+    return _meshes.Kind(kind).cast(jnp.asarray(x))
 
 
 def trace(

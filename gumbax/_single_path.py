@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gumbax import _branches, _meshes
+from gumbax import _branches, _meshes, _versions
 from gumbax._branches import Branch, PyTree
 from gumbax._meshes import Kind
 from gumbax._tangent import still, with_tangent_of
@@ -150,15 +150,36 @@ def _dense(edge: Edge, weights, smooth, rest, record, key, g):
 # Output and states.
 
 
+def _vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
+    return _meshes.vary(x, _meshes.varying(other))
+
+
+def _states_before(edge, weights, smooth, rest):
+    """The states, which differ between devices where the new ones or the choice do."""
+    before = _branches.merge(smooth[1], rest[1])
+    if not (edge.has_state and _meshes.varying((weights, smooth, rest))):
+        return before
+    found = []
+    for i, state in enumerate(before):
+        new = jax.make_jaxpr(lambda *own, i=i: edge.run(i, *own)[1])(smooth, rest)
+        leaves, treedef = jax.tree.flatten(state)
+        shared = _meshes.varying(weights)
+        kinds = [_versions.varying_axes(kind) | shared for kind in new.out_avals]
+        varied = [_meshes.vary(*pair) for pair in zip(leaves, kinds, strict=True)]
+        found.append(jax.tree.unflatten(treedef, varied))
+    return tuple(found)
+
+
 def _chosen(edge, weights, smooth, rest):
     index = chosen_index(weights)
-    before = _branches.merge(smooth[1], rest[1])
+    before = _states_before(edge, weights, smooth, rest)
 
     def branch(i, weight, smooth, rest):
         y, state = edge.run(i, smooth, rest)
         states = list(before)
         # A weight of 0 chooses no branch: all are masked.
         keep_old = functools.partial(jnp.where, weight == 0)
+        state = jax.tree.map(_vary_as, state, states[i])
         states[i] = jax.tree.map(keep_old, states[i], state)
         # In the branch, where it costs no pass of its own over the output.
         scaled = jax.tree.map(functools.partial(_scale, weight), y)

@@ -34,18 +34,27 @@ class MixedOp(nn.Module):
     modules, `deterministic=True` leaves the noise out; both together, at temperature 1,
     are the mixed operation of DARTS.
 
-    The variable "logits", [K], zeros at first, is in the collection "arch". Collections
-    that are mutable in a call, such as "batch_stats", are updated: those of the chosen
-    module with `hard=True`, else of all. The modules' other random streams, such as
-    "dropout", reach them.
+    The variable "logits", [K], zeros at first, is in the collection "arch"; an `init`
+    with `weights` makes none. What modules change, make or `sow` in collections that
+    are mutable in a call is kept: of the chosen module with `hard=True`, else of all. A
+    module that did not run has what it had before; for what it would have made stand
+    zeros, which add nothing to a sum of losses. What is kept has gradients: sown losses
+    train the modules, not weighted, and with `hard=True` the logits too, as the loss
+    then depends on the choice.
+
+    The modules' random streams, such as "dropout", reach them. A `MixedOp` that is
+    itself a branch is called with the same `temperature`, `hard` and `deterministic`;
+    it draws for itself, as one inside a branch does, with a key from that of this call.
 
     Attributes:
-        branches: K modules that map x to outputs of one structure, shape and dtype.
+        branches: K modules or functions that map x to outputs of one structure, shape
+            and dtype.
         sampler: (key, logits, *, temperature, hard, gumbels) -> weights [K]:
             `gumbax.gumbel_softmax` or a function of the same kind.
         logit_gradient: for `hard=True`, as in `gumbax.single_path`.
 
     Raises:
+        TypeError: a branch cannot be called.
         ValueError: `branches` is empty.
 
     Example:

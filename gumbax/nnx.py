@@ -37,20 +37,31 @@ class MixedOp(nnx.Module):
     modules, `deterministic=True` leaves the noise out; both together, at temperature 1,
     are the mixed operation of DARTS.
 
-    Variables that modules change in a call, such as batch statistics and dropout
-    counters, are kept: those of the chosen module with `hard=True`, else of all.
+    Variables that modules change or make in a call, such as batch statistics, dropout
+    counters and what they `sow`, are kept: those of the chosen module with `hard=True`,
+    else of all. A module that did not run has what it had before; for what it would
+    have made stand zeros, which add nothing to a sum of losses. What is kept has
+    gradients: sown losses train the modules, not weighted, and with `hard=True` the
+    logits too, as the loss then depends on the choice.
+
+    A `MixedOp` that is itself a branch is called with the same `temperature`, `hard`
+    and `deterministic`, and draws for itself.
 
     Attributes:
         arch_logits: `ArchParam` of shape [K], zeros at first: all choices alike.
         branches: the K modules, an `nnx.List` (a list in Flax 0.11).
 
     Args:
-        branches: K modules that map x to outputs of one structure, shape and dtype.
+        branches: K modules or functions that map x to outputs of one structure, shape
+            and dtype.
         sampler: (key, logits, *, temperature, hard, gumbels) -> weights [K]:
             `gumbax.gumbel_softmax` or a function of the same kind.
         logit_gradient: for `hard=True`, as in `gumbax.single_path`.
+        own_logits: whether there are `arch_logits`; else they are None, and every call
+            is given `weights`.
 
     Raises:
+        TypeError: a branch cannot be called.
         ValueError: `branches` is empty.
 
     Example:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gumbax.linen import ARCH, MixedOp
 
@@ -325,6 +326,60 @@ def test_sown_losses_in_scan_and_remat_are_trained():
     expected = jax.value_and_grad(loop)(made)
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
     assert all(leaf.any() for leaf in jax.tree.leaves(found[1]))
+
+
+class Both(nn.Module):
+    """Sows a loss and its output, and has statistics."""
+
+    @nn.compact
+    def __call__(self, x):
+        y = Expert()(Norm()(x))
+        self.sow("losses", "output", y)
+        return y
+
+
+@pytest.mark.parametrize("kind", ["Explicit", "Auto", "by hand"])
+def test_on_a_mesh(kind):
+    """What is sown, and statistics, lie as the batch does."""
+    by_hand = kind == "by hand"
+    types = (getattr(AxisType, "Auto" if by_hand else kind),)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=types)
+    x = jax.random.normal(jax.random.key(2), (16, 8))
+    op = MixedOp([Both(), Both()])
+    made = without(op.init(KEY, x), "losses")
+    collections = ["losses", "batch_stats"]
+
+    def loss(params, x, module, **options):
+        given = {**made, "params": params} if options else params
+        y, found = module.apply(given, x, mutable=collections, **options)
+        losses = [jnp.sum(leaf**2) for leaf in jax.tree.leaves(found)]
+        total = jnp.sum(y**3) + sum(losses)
+        return jax.lax.psum(total, "batch") if by_hand else total
+
+    def gradient(module, **options):
+        def run(params, x):
+            return loss(params, x, module, **options)
+
+        if by_hand:
+            specs = PartitionSpec(), PartitionSpec("batch")
+            run = jax.shard_map(
+                run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()
+            )
+        return jax.jit(jax.grad(run))
+
+    alone = {c: values["branches_1"] for c, values in without(made, ARCH).items()}
+    expected = gradient(Both())(alone, x)["params"]
+    found = gradient(op, weights=SECOND)
+    if by_hand:
+        gradients = found(made["params"], x)
+    else:
+        with jax.set_mesh(mesh):
+            place = NamedSharding(mesh, PartitionSpec())
+            divided = jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch")))
+            gradients = found(jax.device_put(made["params"], place), divided)
+    chex.assert_trees_all_close(gradients["branches_1"], expected, rtol=1e-3, atol=1e-4)
+    first = jax.tree.map(jnp.zeros_like, made["params"]["branches_0"])
+    chex.assert_trees_all_equal(gradients["branches_0"], first)
 
 
 def test_vmap_over_cells_and_over_the_operation():
