@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gumbax import _checks
+from gumbax import _checks, _meshes
 from gumbax._gumbel_law import POSITIVE_SCALE, valid_scale
 
 
@@ -206,6 +206,7 @@ def _of_law(name: str, function: Callable, loc, scale) -> jax.Array:
 
 
 @jax.jit
+@_meshes.on_automatic_axes
 def _kl_divergence(loc, scale, other_loc, other_scale):
     scale, other_scale = valid_scale(scale), valid_scale(other_scale)
     ratio = scale / other_scale

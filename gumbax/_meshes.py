@@ -7,6 +7,7 @@ cotangent the type of its primal.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -127,3 +128,21 @@ def automatic(
         axes=meshes[0].explicit_axes,
         out_sharding=NamedSharding(meshes[0], PartitionSpec(*out)),
     )(*operands)
+
+
+def on_automatic_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A function of arrays that broadcast together, under `automatic`.
+
+    Its static arguments are given by name; `axis`, if there is one, is counted from the
+    front and missing in the result.
+    """
+
+    @functools.wraps(function)
+    def called(*operands: jax.Array, **static: Any) -> jax.Array:
+        shape = jnp.broadcast_shapes(*(x.shape for x in operands))
+        out = list(broadcast_spec(shape, *operands))
+        if "axis" in static:
+            del out[static["axis"]]
+        return automatic(functools.partial(function, **static), out, *operands)
+
+    return called

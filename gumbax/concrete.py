@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gumbax import _checks
+from gumbax import _checks, _meshes
 
 
 def log_prob(
@@ -232,6 +232,7 @@ def _constant(exists: jax.Array, temperature: jax.Array, axis: int) -> jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="axis")
+@_meshes.on_automatic_axes
 def _exp_log_prob(y, logits, temperature, *, axis):
     exists = (logits != -jnp.inf) | ((y != -jnp.inf) & ~jnp.isnan(y))
     # A missing category that is there, or an existing one that is missing.
@@ -245,6 +246,7 @@ def _exp_log_prob(y, logits, temperature, *, axis):
 
 
 @functools.partial(jax.jit, static_argnames="axis")
+@_meshes.on_automatic_axes
 def _log_prob(x, logits, temperature, *, axis):
     exists = logits != -jnp.inf
     zero = exists & (x == 0)
@@ -272,6 +274,7 @@ def _log_prob(x, logits, temperature, *, axis):
 
 
 @jax.jit
+@_meshes.on_automatic_axes
 def _binary_logit_log_prob(logit, logits, temperature):
     far = jnp.isinf(logit) | jnp.isinf(logits)
     d = jnp.where(far, 0, temperature * logit - logits)
@@ -281,6 +284,7 @@ def _binary_logit_log_prob(logit, logits, temperature):
 
 
 @jax.jit
+@_meshes.on_automatic_axes
 def _binary_log_prob(x, logits, temperature):
     at_0, at_1 = x == 0, x == 1
     inside = jnp.where(at_0 | at_1, 0.5, x)
@@ -299,6 +303,7 @@ def _binary_log_prob(x, logits, temperature):
 
 
 @functools.partial(jax.jit, static_argnames=("low", "high"))
+@_meshes.on_automatic_axes
 def _hard_log_prob(z, logits, temperature, *, low, high):
     at_0, at_1 = z == 0, z == 1
     inside = (z > 0) & (z < 1)
