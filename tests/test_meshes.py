@@ -27,13 +27,10 @@ LAYOUTS = {
     "explicit": ((EXPLICIT,) * 3, "a", "b"),
     "explicit rows": ((EXPLICIT,) * 3, "a", None),
     "explicit categories": ((EXPLICIT,) * 3, None, "b"),
-    "explicit, all on rows": ((EXPLICIT,) * 3, ("a", "b", "c"), None),
     "explicit, all on categories": ((EXPLICIT,) * 3, None, ("a", "b", "c")),
     "explicit, mixed": ((EXPLICIT,) * 3, ("c", "a"), "b"),
     "explicit rows, automatic categories": ((EXPLICIT, AUTO, AUTO), "a", "b"),
     "automatic": ((AUTO,) * 3, "a", "b"),
-    "automatic rows": ((AUTO,) * 3, "a", None),
-    "automatic categories": ((AUTO,) * 3, None, "b"),
 }
 # In these a function of each element shows as much as in all.
 ONE_OF_EACH_KIND = ("explicit", "automatic")
