@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gumbax import _checks, _meshes, _noise
+from gumbax import _checks, _meshes, _noise, _tangent
 from gumbax._gumbel_law import cdf as cdf
 from gumbax._gumbel_law import log_cdf as log_cdf
 from gumbax._gumbel_law import log_prob as log_prob
@@ -27,7 +27,6 @@ from gumbax._gumbel_moments import median as median
 from gumbax._gumbel_moments import mode as mode
 from gumbax._gumbel_moments import stddev as stddev
 from gumbax._gumbel_moments import variance as variance
-from gumbax._tangent import still, with_tangent_of
 
 # Apart from the unconditional noise of the same key, from which the index may be drawn.
 _GIVEN_INDEX = 1
@@ -183,9 +182,9 @@ def _truncate(bound: jax.Array, gumbels: jax.Array) -> jax.Array:
     They are written in the value: the compiler would make the noise again for each, in
     loops that it may search for ever.
     """
-    fixed = still(bound)
+    fixed = _tangent.still(bound)
     value = -jnp.logaddexp(-fixed, -gumbels)
-    return with_tangent_of(_near, value, value, fixed, bound)
+    return _tangent.with_tangent_of(_near, value, value, fixed, bound)
 
 
 def _near(value: jax.Array, fixed: jax.Array, bound: jax.Array) -> jax.Array:
