@@ -131,7 +131,9 @@ def taken(
 def _called(branch: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
     """What has the signature of a branch, and whether it is a method of it."""
     method = type(branch).__call__
-    if isinstance(method, types.FunctionType) and "__wrapped__" not in vars(branch):
+    if isinstance(method, types.FunctionType) and "__wrapped__" not in getattr(
+        branch, "__dict__", {}
+    ):
         return method, True
     return branch, False
 

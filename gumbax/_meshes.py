@@ -44,6 +44,52 @@ def is_explicit(*arrays: ArrayLike | None) -> bool:
     return any(any(jax.typeof(leaf).sharding.spec) for leaf in leaves)
 
 
+def is_divided(*arrays: ArrayLike | None) -> bool:
+    """Whether types say how an array lies on devices, in either way."""
+    return is_explicit(*arrays) or bool(varying(arrays))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How an array lies on devices.
+
+    Attributes:
+        varying: axes of `jax.shard_map` on which it may differ.
+        mesh: with explicit axes, or an empty one.
+        spec: the explicit axes that divide each axis.
+    """
+
+    varying: frozenset[str]
+    mesh: Any
+    spec: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, kind: Any) -> "Layout":
+        """That of a type."""
+        own = tuple(kind.sharding.spec)
+        own += (None,) * (len(kind.shape) - len(own))
+        return cls(_versions.varying_axes(kind), kind.sharding.mesh, own)
+
+    @classmethod
+    def common(cls, layouts: Sequence["Layout"]) -> "Layout":
+        """One that several arrays of a shape can take."""
+        nowhere: frozenset[str] = frozenset()
+        divided = [layout for layout in layouts if any(layout.spec)]
+        return cls(
+            nowhere.union(*(layout.varying for layout in layouts)),
+            (divided or layouts)[0].mesh,
+            joined(*(layout.spec for layout in layouts)),
+        )
+
+    def place(self, x: jax.Array) -> jax.Array:
+        """The same array, laid out like this."""
+        x = vary(x, self.varying)
+        if self.mesh.empty or spec(x) == self.spec:
+            return x
+        sharding = NamedSharding(self.mesh, PartitionSpec(*self.spec))
+        return jax.sharding.reshard(x, sharding)
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -56,18 +102,14 @@ class Kind:
         return cls(jax.typeof(x))
 
     def cast(self, x: jax.Array) -> jax.Array:
-        """x, of this shape, as an array of this type: its dtype, and its devices.
+        """x, of this shape, as an array of this type: its dtype, and its layout.
 
         Where devices share what the type describes and each has a part of x, their sum.
         """
         x = x.astype(self.aval.dtype)
-        axes = _versions.varying_axes(self.aval)
-        parts = tuple(sorted(varying(x) - axes))
-        x = vary(jax.lax.psum(x, parts) if parts else x, axes)
-        sharding = self.aval.sharding
-        if not sharding.mesh.empty and jax.typeof(x).sharding.spec != sharding.spec:
-            x = jax.sharding.reshard(x, sharding)
-        return x
+        layout = Layout.of(self.aval)
+        parts = tuple(sorted(varying(x) - layout.varying))
+        return layout.place(jax.lax.psum(x, parts) if parts else x)
 
     def cotangent(self, x: jax.Array) -> jax.Array:
         """Of an array of this type, from that of what it was broadcast to."""
@@ -81,26 +123,30 @@ class Kind:
 
 def spec(x: ArrayLike) -> tuple[Any, ...]:
     """The explicit axes that divide each axis of an array."""
-    kind = jax.typeof(x)
-    own = tuple(kind.sharding.spec)
-    return own + (None,) * (kind.ndim - len(own))
+    return Layout.of(jax.typeof(x)).spec
 
 
-def broadcast_spec(shape: tuple[int, ...], *operands: Any) -> tuple[Any, ...]:
-    """The explicit axes that divide what operands broadcast to, the first ones' first.
-
-    The operands may be trees, and hold None and keys.
-    """
-    found: list[Any] = [None] * len(shape)
+def joined(*specs: Sequence[Any]) -> tuple[Any, ...]:
+    """One division from several of a shape, the first ones' first: no axis twice."""
+    found: list[Any] = [None] * len(specs[0])
     taken: set[str] = set()
-    for operand in jax.tree.leaves(operands):
-        own = spec(operand)
-        for i, axes in enumerate(own, len(shape) - len(own)):
+    for own in specs:
+        for i, axes in enumerate(own):
             names = {axes} if isinstance(axes, str) else set(axes or ())
             if names and found[i] is None and not names & taken:
                 found[i] = axes
                 taken |= names
     return tuple(found)
+
+
+def broadcast_spec(shape: tuple[int, ...], *operands: Any) -> tuple[Any, ...]:
+    """The explicit axes that divide what operands broadcast to.
+
+    The operands may be trees, and hold None.
+    """
+    specs = [spec(operand) for operand in jax.tree.leaves(operands)]
+    whole = [(None,) * (len(shape) - len(own)) + own for own in specs]
+    return joined((None,) * len(shape), *whole)
 
 
 def automatic(

@@ -1,5 +1,6 @@
 """NNX modules as the branches of an edge: functions of their variables."""
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -55,7 +56,7 @@ def split(module: Any) -> tuple[Hashable, PyTree]:
 
 
 def _keep_parts(value: Any, kept: dict[int, Any]) -> None:
-    """Notes what is not to be copied with it: all but lists, dicts and the like."""
+    """Notes what is not to be copied with it: all that has a hash."""
     if dataclasses.is_dataclass(value) and type(value).__module__.startswith("flax."):
         value = [getattr(value, field.name) for field in dataclasses.fields(value)]
     if isinstance(value, Mapping):
@@ -63,7 +64,9 @@ def _keep_parts(value: Any, kept: dict[int, Any]) -> None:
     if isinstance(value, list | tuple | set | frozenset):
         for part in value:
             _keep_parts(part, kept)
-    else:
+        return
+    with contextlib.suppress(TypeError):
+        hash(value)
         kept[id(value)] = value
 
 

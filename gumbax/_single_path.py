@@ -20,9 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gumbax import _branches, _meshes, _versions
+from gumbax import _branches, _meshes
 from gumbax._branches import Branch, PyTree
-from gumbax._meshes import Kind
+from gumbax._meshes import Kind, Layout
 from gumbax._tangent import still, with_tangent_of
 from gumbax.logit_gradients import LogitGradient, Path
 
@@ -69,8 +69,9 @@ class Edge:
 
 
 def _present(g: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
-    """The leaves that have a cotangent."""
-    return [b for a, b in zip(g, leaves, strict=True) if a is not None]
+    """The leaves that have a cotangent, laid out on devices as it is."""
+    pairs = zip(g, leaves, strict=True)
+    return [Layout.of(jax.typeof(a)).place(b) for a, b in pairs if a is not None]
 
 
 def _credit(
@@ -78,7 +79,14 @@ def _credit(
 ) -> jax.Array:
     before = jax.tree.leaves(states[i])
     steps = [_step(*pair) for pair in zip(before, after, strict=True)]
-    return inner([*g[0], *g[1][i]], [*y, *steps])
+    return _of_one_type(inner([*g[0], *g[1][i]], [*y, *steps]), g)
+
+
+def _of_one_type(credit: jax.Array, g: PyTree) -> jax.Array:
+    """A credit as all are: the branches of a switch must agree in their types."""
+    dtypes = [a.dtype for a in jax.tree.leaves(g)]
+    dtype = functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+    return _meshes.vary(credit.astype(dtype), _meshes.varying(g))
 
 
 def _filled(values: PyTree, g: Sequence[jax.Array | None]) -> PyTree:
@@ -150,40 +158,55 @@ def _dense(edge: Edge, weights, smooth, rest, record, key, g):
 # Output and states.
 
 
-def _vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
-    return _meshes.vary(x, _meshes.varying(other))
+def _layouts(edge, weights, smooth, rest, states):
+    """How the leaves of the output, and of the states of each branch, lie on devices.
+
+    As in all branches together, and on devices that choose for themselves.
+    """
+    shared = _meshes.varying(weights)
+
+    def layout(kind) -> Layout:
+        own = Layout.of(kind)
+        return dataclasses.replace(own, varying=own.varying | shared)
+
+    outputs, of_states = [], []
+    for i, state in enumerate(states):
+        run = jax.make_jaxpr(lambda *own, i=i: edge.run(i, *own))
+        new = list(map(layout, run(smooth, rest).out_avals))
+        old = [layout(jax.typeof(leaf)) for leaf in jax.tree.leaves(state)]
+        count = len(new) - len(old)
+        outputs.append(new[:count])
+        pairs = zip(old, new[count:], strict=True)
+        of_states.append([Layout.common(pair) for pair in pairs])
+    leaves = zip(*outputs, strict=True)
+    return [Layout.common(leaf) for leaf in leaves], of_states
 
 
-def _states_before(edge, weights, smooth, rest):
-    """The states, which differ between devices where the new ones or the choice do."""
-    before = _branches.merge(smooth[1], rest[1])
-    if not (edge.has_state and _meshes.varying((weights, smooth, rest))):
-        return before
-    found = []
-    for i, state in enumerate(before):
-        new = jax.make_jaxpr(lambda *own, i=i: edge.run(i, *own)[1])(smooth, rest)
-        leaves, treedef = jax.tree.flatten(state)
-        shared = _meshes.varying(weights)
-        kinds = [_versions.varying_axes(kind) | shared for kind in new.out_avals]
-        varied = [_meshes.vary(*pair) for pair in zip(leaves, kinds, strict=True)]
-        found.append(jax.tree.unflatten(treedef, varied))
-    return tuple(found)
+def _placed(tree: PyTree, layouts: Sequence[Layout]) -> PyTree:
+    leaves, treedef = jax.tree.flatten(tree)
+    pairs = zip(layouts, leaves, strict=True)
+    return jax.tree.unflatten(treedef, [layout.place(leaf) for layout, leaf in pairs])
 
 
 def _chosen(edge, weights, smooth, rest):
     index = chosen_index(weights)
-    before = _states_before(edge, weights, smooth, rest)
+    before = _branches.merge(smooth[1], rest[1])
+    divided = _meshes.is_divided((weights, smooth, rest))
+    if divided:
+        outputs, states = _layouts(edge, weights, smooth, rest, before)
+        before = tuple(map(_placed, before, states))
 
     def branch(i, weight, smooth, rest):
-        y, state = edge.run(i, smooth, rest)
-        states = list(before)
+        y, new = edge.run(i, smooth, rest)
+        if divided:
+            y, new = _placed(y, outputs), _placed(new, states[i])
         # A weight of 0 chooses no branch: all are masked.
         keep_old = functools.partial(jnp.where, weight == 0)
-        state = jax.tree.map(_vary_as, state, states[i])
-        states[i] = jax.tree.map(keep_old, states[i], state)
+        after = list(before)
+        after[i] = jax.tree.map(keep_old, before[i], new)
         # In the branch, where it costs no pass of its own over the output.
         scaled = jax.tree.map(functools.partial(_scale, weight), y)
-        return scaled, tuple(states)
+        return scaled, tuple(after)
 
     runs = [functools.partial(branch, i) for i in range(len(edge.branches))]
     return jax.lax.switch(index, runs, weights[index], smooth, rest)
@@ -247,6 +270,7 @@ def _cotangents(edge, weights, smooth, rest, record, key, g):
         states_bar[i] = jax.tree.map(jnp.add, states_bar[i], state_bar)
         before = _present(g[1][i], jax.tree.leaves(states[i]))
         credit = inner([*of_y, *of_state], [*y, *map(_step, before, after)])
+        credit = _of_one_type(credit, g)
         return (tuple(params_bar), tuple(states_bar), x_bar), credit
 
     runs = [functools.partial(pull_back, i) for i in range(num_branches)]

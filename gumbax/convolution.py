@@ -87,7 +87,7 @@ def conv_general_dilated(
         precision=precision,
         **options,
     )
-    jax.eval_shape(stock, lhs, rhs)
+    jax.eval_shape(stock, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (lhs, rhs)))
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     canonical = lhs.ndim == 4 and numbers == lax.conv_dimension_numbers(
         lhs.shape, rhs.shape, _LAYOUT
@@ -108,10 +108,11 @@ def conv_general_dilated(
     )
     if min(window.output(lhs.shape[1:3])) == 0:
         return stock(lhs, rhs)
-    images, channels = _meshes.spec(lhs)[0], _meshes.spec(rhs)[3]
+    # Divided as the images are, and as the channels that the kernel makes.
+    images, channels = _meshes.spec(lhs)[:1], _meshes.spec(rhs)[3:]
     return _meshes.automatic(
         functools.partial(_convolve, window, depthwise),
-        (images, None, None, None if images == channels else channels),
+        _meshes.joined((*images, None, None, None), (None, None, None, *channels)),
         lhs,
         rhs,
     )

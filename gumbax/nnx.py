@@ -152,12 +152,14 @@ class MixedOp(nnx.Module):
             weights=weights,
         )
         options: dict[str, Any] = {}
-        if any(isinstance(module, MixedOp) for module in self.branches):
+        inner = [module for module in self.branches if isinstance(module, MixedOp)]
+        if inner:
             # Of a `MixedOp` that is itself a branch.
             options = {"hard": hard, "deterministic": deterministic}
             options["temperature"] = jnp.asarray(temperature)
             key = choice.key
-            if key is None and rngs is not None:
+            credits_draw = hard and any(m.logit_gradient.needs_key for m in inner)
+            if key is None and rngs is not None and (credits_draw or not deterministic):
                 key = _draw_key(rngs, None)
             options["rngs"] = None if key is None else _mixed_modules.inner_key(key)
         arrays, frame = _arguments.split("MixedOp", args, every)

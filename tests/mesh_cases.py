@@ -29,7 +29,6 @@ class Case:
         options: further keywords of the function.
         smooth: it has derivatives.
         elementwise: one layout shows as much as many.
-        divided: the letters that can be divided on explicit axes.
     """
 
     function: Callable[..., Any]
@@ -38,7 +37,6 @@ class Case:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     smooth: bool = True
     elementwise: bool = False
-    divided: str = "rk"
 
     def run(self, *arrays: jax.Array) -> Any:
         named = dict(zip(self.operands, arrays, strict=True))
@@ -66,7 +64,7 @@ GATES = ("rk", _positive(8, ROWS, CATEGORIES))
 # directly.
 WIDE = ("rk", _normal(5, ROWS, 1024))
 WIDEST = ("rk", _normal(9, ROWS, 8192))
-IMAGES = ("rhwc", _normal(10, ROWS, 6, 6, 3))
+IMAGES = ("rhwk", _normal(10, ROWS, 6, 6, 8))
 
 
 def _samplers():
@@ -178,6 +176,10 @@ def _scaled(params, x):
     return params[None] * jnp.sin(x)
 
 
+def _none(params, x):
+    return jnp.zeros(x.shape, x.dtype)
+
+
 BRANCHES = (_dense, _scaled, _dense)
 PARAMS = {
     "first": ("io", _normal(12, CATEGORIES, CATEGORIES) / 4),
@@ -197,7 +199,7 @@ def _edges():
 
     yield "mixed_op", Case(gumbax.mixed_op, weights | edge, call=mixed)
     yield "mixed_op of examples", Case(gumbax.mixed_op, rows | edge, call=mixed)
-    logits = {"logits": ("b", np.array([0.2, 0.5, -0.3], np.float32))}
+    logits = {"logits": ("b", np.array([0.2, 0.5, -0.3, 0.1], np.float32))}
     for name, record, function in (
         ("single_path", gumbax.exact, gumbax.single_path),
         ("single_path, sampled", gumbax.sampled, gumbax.single_path),
@@ -210,8 +212,8 @@ def _edges():
             choices = gumbax.draw_choices(KEY, {"edge": logits}, hard=True)
             return gumbax.single_path(
                 choices["edge"],
-                BRANCHES,
-                (first, second, third),
+                (*BRANCHES, _none),
+                (first, second, third, None),
                 x,
                 logit_gradient=record,
                 key=KEY,
@@ -241,12 +243,12 @@ def _layers():
     layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     padding = {"window_strides": (1, 1), "padding": "SAME"}
     for name, shape, options in (
-        ("convolution", (3, 3, 3, 4), {}),
-        ("pointwise convolution", (1, 1, 3, 4), {}),
-        ("strided convolution", (3, 3, 3, 4), {"window_strides": (2, 2)}),
-        ("depthwise convolution", (3, 3, 1, 3), {"feature_group_count": 3}),
+        ("convolution", (3, 3, 8, 8), {}),
+        ("pointwise convolution", (1, 1, 8, 8), {}),
+        ("strided convolution", (3, 3, 8, 8), {"window_strides": (2, 2)}),
+        ("depthwise convolution", (3, 3, 1, 8), {"feature_group_count": 8}),
     ):
-        operands = {"lhs": IMAGES, "rhs": ("hwio", _normal(19, *shape))}
+        operands = {"lhs": IMAGES, "rhs": ("hwik", _normal(19, *shape))}
         every = layout | padding | options
         yield name, Case(convolution.conv_general_dilated, operands, options=every)
     for function in (pooling.max_pool, pooling.avg_pool):

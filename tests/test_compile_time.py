@@ -1,7 +1,8 @@
 """No program of ours keeps the compiler busy for ever.
 
 On CPU with JAX 0.8.0 to 0.10.2 it searches some loops without end: small ones that hold
-the hash and a selection by an index. Only a process can be given a limit.
+the hash and a selection by an index (CI compiles the programs under one of these too).
+Only a process can be given a limit.
 """
 
 import subprocess

@@ -2,8 +2,8 @@
 
 Values, first and second derivatives: on automatic axes, on explicit ones (what
 `jax.make_mesh` gives), and inside `jax.shard_map` with its default check of varying
-axes. The whole table runs with GUMBAX_FULL=1 in the environment, as CI does once; one
-layout of each kind always.
+axes. The whole table runs with GUMBAX_FULL=1 in the environment, as CI does once;
+explicit rows and categories, and `shard_map`, always.
 """
 
 import functools
@@ -51,7 +51,7 @@ def table():
 
 
 def test_every_public_function_is_in_the_table():
-    # The modules of a Flax face have tests of their own below.
+    # The Flax faces have tests of their own, in `test_meshes_flax.py`.
     missing = set(PUBLIC) - {case.function for case in CASES.values()}
     assert missing == {gumbax.nnx.pure_branches}
 

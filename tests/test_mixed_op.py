@@ -632,6 +632,25 @@ def test_trees_are_compared_by_structure_not_by_text(operation):
     np.testing.assert_array_equal(states[0].parts[0], 2 * x)
 
 
+def test_states_of_several_dtypes_share_the_credits(x64):
+    """The credits of branches whose states differ in dtype are of one type."""
+    x = jnp.ones(3, jnp.float32)
+    narrow, wide = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float64)
+
+    def branch(own, x):
+        params, state = own
+        return params * x, state + params.astype(state.dtype)
+
+    own = [(jnp.float32(2), wide), (jnp.float32(3), narrow)]
+
+    def loss(one_hot):
+        y, states = gumbax.single_path(one_hot, [branch] * 2, own, x, has_state=True)
+        return jnp.sum(y) + states[0]
+
+    gradient = jax.grad(loss)(jnp.array([1.0, 0.0], jnp.float32))
+    np.testing.assert_allclose(gradient, [6 + 2, 9])
+
+
 def test_no_state_is_new_if_every_branch_is_masked(stateful):
     branches, params = stateful
     x = jax.random.normal(jax.random.key(0), (8, 3))

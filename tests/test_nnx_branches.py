@@ -1,5 +1,7 @@
 """What the NNX face keeps of the variables of its branches, and how it derives."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -214,6 +216,53 @@ def test_attributes_without_a_hash_are_compared_by_value():
     assert Block.traced == number
     setting.append(3)
     np.testing.assert_allclose(op(X, weights=FIRST), 1.5 * once, rtol=1e-5)
+
+
+@dataclasses.dataclass
+class Config:
+    """Mutable, so it has no hash."""
+
+    sign: float = 1.0
+
+
+def test_setting_that_is_changed_is_seen():
+    class Signed(nnx.Module):
+        def __init__(self, config):
+            self.config = config
+
+        def __call__(self, x):
+            return x * self.config.sign
+
+    config = Config()
+    op = MixedOp([Signed(config), Signed(Config(5.0))])
+    for sign in (1.0, -1.0):
+        config.sign = sign
+        y = op(jnp.ones(2), weights=jnp.array([1.0, 0.0]))
+        np.testing.assert_array_equal(y, [sign, sign])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scaled:
+    """A function without a dictionary of attributes."""
+
+    factor: float
+
+    def __call__(self, x):
+        return self.factor * x
+
+
+def test_functions_with_slots():
+    op = MixedOp([Scaled(2.0), Scaled(3.0)])
+    y = op(jnp.ones(2), weights=jnp.array([0.0, 1.0]))
+    np.testing.assert_array_equal(y, [3.0, 3.0])
+
+
+def test_nested_operation_without_noise_needs_no_key():
+    op = MixedOp([MixedOp([jnp.sin, jnp.cos]), jnp.tanh])
+    x = jnp.ones(2)
+    y = op(x, deterministic=True, hard=False, rngs=nnx.Rngs(dropout=0))
+    expected = ((jnp.sin(x) + jnp.cos(x)) / 2 + jnp.tanh(x)) / 2
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
 
 
 def test_functions_and_pure_branches():
