@@ -178,7 +178,7 @@ def _compare(
 def remembered(key: Hashable, make: Callable[[], Any]) -> Any:
     """`make()`, once for each key; each time for a key that has no hash."""
     # The width of numbers that a trace makes is not in the types of its operands.
-    key = jax.config.jax_enable_x64, key
+    key = jnp.result_type(float), key
     try:
         value = _remembered.get(key, _remembered)
     except TypeError:

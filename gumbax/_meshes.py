@@ -38,15 +38,15 @@ def vary(tree: PyTree, axes: frozenset[str]) -> PyTree:
     return jax.tree.map(cast, tree)
 
 
-def is_explicit(*arrays: ArrayLike | None) -> bool:
+def is_explicit(*trees: PyTree) -> bool:
     """Whether an array is divided on explicit mesh axes."""
-    leaves = jax.tree.leaves(arrays)
+    leaves = jax.tree.leaves(trees)
     return any(any(jax.typeof(leaf).sharding.spec) for leaf in leaves)
 
 
-def is_divided(*arrays: ArrayLike | None) -> bool:
+def is_divided(*trees: PyTree) -> bool:
     """Whether types say how an array lies on devices, in either way."""
-    return is_explicit(*arrays) or bool(varying(arrays))
+    return is_explicit(*trees) or bool(varying(trees))
 
 
 @dataclasses.dataclass(frozen=True)
