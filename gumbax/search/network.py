@@ -1,13 +1,8 @@
 """The supernet of a space, and the networks that are derived from it."""
 
 import os
-from collections.abc import (
-    Callable,
-    Iterable,
-    Mapping,
-    MutableMapping,
-    MutableSequence,
-)
+from collections import abc
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +174,9 @@ def derive(supernet: Supernet, genotype: Genotype) -> Network:
 def _groups(node: Any) -> Iterable[tuple[Any, Any, Candidates]]:
     """Every group of candidates in a network, with its owner and its name there."""
     children: Iterable[tuple[Any, Any]]
-    if isinstance(node, MutableSequence):
+    if isinstance(node, abc.MutableSequence):
         children = enumerate(node)
-    elif isinstance(node, MutableMapping):
+    elif isinstance(node, abc.MutableMapping):
         children = node.items()
     else:
         children = vars(node).items()
@@ -193,7 +188,7 @@ def _groups(node: Any) -> Iterable[tuple[Any, Any, Candidates]]:
 
 
 def _put(owner: Any, attribute: Any, value: nnx.Module) -> None:
-    if isinstance(owner, MutableSequence | MutableMapping):
+    if isinstance(owner, abc.MutableSequence | abc.MutableMapping):
         owner[attribute] = value
     else:
         setattr(owner, attribute, value)
