@@ -1,6 +1,8 @@
 """Saves and restores the state of a search, whole or not at all."""
 
 import contextlib
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,13 +43,13 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: PyTree) -> None:
-        """Saves in the background.
+        """Saves in the background. Ctrl-C takes effect after it.
 
         Raises:
             SearchError: this checkpoint, or the one before, cannot be written.
         """
         args = self._ocp.args
-        with self._writing():
+        with _whole(), self._writing():
             self._manager.save(
                 step,
                 args=args.Composite(
@@ -112,16 +114,17 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Waits until everything is written.
+        """Waits until everything is written, a first ctrl-C too.
 
         Raises:
             SearchError: the last checkpoint cannot be written.
         """
-        try:
-            with self._writing():
-                self._manager.wait_until_finished()
-        finally:
-            self._manager.close()
+        with _whole():
+            try:
+                with self._writing():
+                    self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -134,6 +137,35 @@ class Checkpoints:
                 f"an error in {self._folder} ({_reason(error)})",
                 "Make room, then pass --resume to go on from the last whole one.",
             ) from error
+
+
+@contextlib.contextmanager
+def _whole() -> Iterator[None]:
+    """Holds a first ctrl-C back until the end of the block; a second one goes through.
+
+    A save of orbax that is interrupted leaves threads that wait for each other, and
+    with them a process that never ends.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    of_main_thread = threading.current_thread() is threading.main_thread()
+    if not (of_main_thread and callable(usual)):
+        yield
+        return
+    held = False
+
+    def hold(number: int, frame: Any) -> None:
+        nonlocal held
+        if held:
+            usual(number, frame)
+        held = True
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if held:
+            usual(signal.SIGINT, None)
 
 
 def _reason(error: Exception) -> str:

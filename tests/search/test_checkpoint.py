@@ -1,3 +1,5 @@
+import signal
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,34 @@ def test_round_trip_is_exact_and_the_last_two_are_kept(folder, state):
     chex.assert_trees_all_equal(restored, expected)
     chex.assert_trees_all_equal_dtypes(restored, expected)
     assert sorted(p.name for p in folder.iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+@pytest.fixture
+def _interruptible():
+    """Shells start background processes with ctrl-C ignored."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, usual) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.parametrize("presses", [1, 2])
+def test_interrupt_waits_for_the_save_and_a_second_one_does_not(
+    folder, state, presses
+):
+    checkpoints = Checkpoints(folder, "run")
+    save = checkpoints._manager.save
+
+    def interrupted(*args, **options):
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+        save(*args, **options)
+
+    checkpoints._manager.save = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(4, state)
+    checkpoints.close()
+    assert restore(folder, state)[0] == {1: 4, 2: 3}[presses]
 
 
 def test_unfinished_checkpoint_is_passed_over(folder, state):
