@@ -2,7 +2,7 @@
 
 import sys
 
-from gumbax.search.cli import main
+from gumbax.search.command.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

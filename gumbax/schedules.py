@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 import optax
 
-from gumbax import _checks
+from gumbax._common import checks
 
 
 def constant(value: float) -> optax.Schedule:
@@ -105,7 +105,7 @@ def exponential(
     _at_least_one(name, "every", every)
     if not (rate >= 0 and math.isfinite(rate)):
         raise ValueError(
-            _checks.message(
+            checks.message(
                 name,
                 "rate",
                 "be a finite number >= 0",
@@ -190,7 +190,7 @@ def preset(name: str, *, num_epochs: int, steps_per_epoch: int = 1) -> optax.Sch
     """
     if name not in PRESETS:
         raise ValueError(
-            _checks.message(
+            checks.message(
                 "schedules.preset",
                 "name",
                 "be a published schedule",
@@ -233,7 +233,7 @@ PRESETS: Mapping[str, Callable[[int, int], optax.Schedule]] = {
 def _positive(function: str, argument: str, value: float) -> None:
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(
-            _checks.message(
+            checks.message(
                 function,
                 argument,
                 "be a finite temperature above 0",
@@ -246,7 +246,7 @@ def _positive(function: str, argument: str, value: float) -> None:
 def _at_least_one(function: str, argument: str, value: int) -> None:
     if value < 1:
         raise ValueError(
-            _checks.message(
+            checks.message(
                 function,
                 argument,
                 "be at least 1",

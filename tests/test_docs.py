@@ -30,7 +30,9 @@ def test_docstring_examples_give_what_they_show(name):
 
 
 def test_doctests_are_found():
-    tests = doctest.DocTestFinder().find(importlib.import_module("gumbax._relaxation"))
+    tests = doctest.DocTestFinder().find(
+        importlib.import_module("gumbax.samplers.relaxation")
+    )
     assert sum(len(test.examples) for test in tests) >= 2
 
 

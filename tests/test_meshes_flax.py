@@ -12,8 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import gumbax
 import gumbax.linen
 import gumbax.nnx
-from gumbax.search.darts_space import DartsSpace
-from gumbax.search.network import Supernet, dense_operation, path_operation
+from gumbax.search.network.supernet import Supernet, dense_operation, path_operation
+from gumbax.search.spaces.darts_space import DartsSpace
 from tests.search.conftest import filled
 
 KEY = jax.random.key(0)

@@ -14,7 +14,7 @@ import pytest
 import scipy.stats
 
 import gumbax
-from tests import test_tails
+from tests._noise import test_tails
 
 DRAWS = 2**30
 BLOCK = (2**7, 2**16)

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gumbax.search.augment import Augmentation
-from gumbax.search.darts_space import DartsSpace
-from gumbax.search.data import Examples
-from gumbax.search.fit import Search
-from gumbax.search.methods import METHODS
-from gumbax.search.spaces import nasbench201
+from gumbax.search.data.augment import Augmentation
+from gumbax.search.data.dataset import Examples
+from gumbax.search.loops.fit import Search
+from gumbax.search.methods.methods import METHODS
+from gumbax.search.spaces.darts_space import DartsSpace
+from gumbax.search.spaces.named import nasbench201
 
 from . import compare
 

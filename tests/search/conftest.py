@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gumbax.search import data, datasets
-from gumbax.search.cell_space import CellSpace
-from gumbax.search.chain_space import ChainSpace, skip
-from gumbax.search.fit import Search
-from gumbax.search.methods import METHODS
-from gumbax.search.network import Supernet
+from gumbax.search.data import dataset, datasets
+from gumbax.search.loops.fit import Search
+from gumbax.search.methods.methods import METHODS
+from gumbax.search.network.supernet import Supernet
+from gumbax.search.spaces.cell_space import CellSpace
+from gumbax.search.spaces.chain_space import ChainSpace, skip
 
 NUM_EPOCHS = 4
 BATCH_SIZE = 64
@@ -42,7 +42,7 @@ CHAIN = ChainSpace(
 def digits():
     """8x8 images of ten digits; 384 to train with: three steps for each half."""
     whole = datasets.load("digits")
-    train = data.split(whole.train, 6 * BATCH_SIZE, seed=0)[1]
+    train = dataset.split(whole.train, 6 * BATCH_SIZE, seed=0)[1]
     return dataclasses.replace(whole, train=train)
 
 

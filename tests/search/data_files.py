@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gumbax.search import datasets
-from gumbax.search.errors import SearchError
+from gumbax.search.data import datasets
+from gumbax.search.store.errors import SearchError
 
 IDX_NAMES = {
     "x_train": "train-images-idx3-ubyte",

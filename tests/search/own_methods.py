@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 import gumbax
-from gumbax.logit_gradients import LogitGradient
-from gumbax.search import derive_rules
-from gumbax.search.bilevel import single_level
-from gumbax.search.methods import Method, path
-from gumbax.search.network import dense_operation
+from gumbax.edge.logit_gradients import LogitGradient
+from gumbax.search.methods import derive_rules
+from gumbax.search.methods.bilevel import single_level
+from gumbax.search.methods.methods import Method, path
+from gumbax.search.network.supernet import dense_operation
 
 
 def one(num_epochs, steps_per_epoch):

@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 
-from gumbax.search import cli
-from gumbax.search.genotype import Genotype
+from gumbax.search.command import cli
+from gumbax.search.genotype.genotype import Genotype
 
 # Layers of the `mlp` space; the identity is what compiles fastest.
 EDGES = (("skip_connect", 0, 1), ("tanh", 1, 2), ("skip_connect", 2, 3))

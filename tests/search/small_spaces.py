@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gumbax.search.space import Choice
+from gumbax.search.spaces.space import Choice
 
 DARTS_PRIMITIVES = (
     "none",

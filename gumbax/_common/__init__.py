@@ -1,0 +1,1 @@
+"""What every room needs: argument errors, tangents, meshes, records, versions."""

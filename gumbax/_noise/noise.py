@@ -1,0 +1,77 @@
+"""Standard Gumbel and logistic noise from random words, without argument checks."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gumbax._noise import logarithm, threefry
+
+
+def computation_dtype(dtype: Any) -> Any:
+    """Returns the dtype in which noise is drawn for logits of this dtype."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+# Jitted, not inlined: the backward pass of a sampler shares the trace of the forward.
+@functools.partial(jax.jit, static_argnames=("shape", "axis", "dtype", "stream"))
+def standard(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    *,
+    axis: int,
+    dtype: Any = jnp.float32,
+    offset: tuple[ArrayLike, ArrayLike] = (0, 0),
+    stream: int = 0,
+) -> jax.Array:
+    """Draws standard Gumbel noise."""
+    words = threefry.random_words(key, shape, axis=axis, offset=offset, stream=stream)
+    return gumbel_from_words(*words, dtype=dtype)
+
+
+def gumbel_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:
+    """Turns 64 random bits into standard Gumbel noise by inversion, -log(-log1p(-v)).
+
+    v is a centred 64-bit uniform. It is flipped: the fine resolution of floats near 0
+    is at the end where a category wins.
+    """
+    return -logarithm.log(exponential_from_words(high, low, dtype=dtype))
+
+
+def exponential_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:
+    """Turns 64 random bits into an exponential draw, -log1p(-v), never 0 nor inf."""
+    return -logarithm.log1p_negative(uniform_from_words(high, low, dtype=dtype))
+
+
+def uniform_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:
+    """Turns 64 random bits into a centred uniform, 0 < v < 1, finest near 0."""
+    coarse = high.astype(dtype) * np.asarray(2.0**-32, dtype)
+    fine = (low.astype(dtype) + np.asarray(0.5, dtype)) * np.asarray(2.0**-64, dtype)
+    below_one = np.nextafter(np.asarray(1, dtype), np.asarray(0, dtype))
+    return jnp.minimum(coarse + fine, below_one)
+
+
+def logistic_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:
+    """Turns 64 random bits into standard logistic noise, log(t) - log(1 - t).
+
+    The top bit is the side, the other 63 are a centred uniform t < 1/2: both tails have
+    the fine resolution of floats near 0.
+    """
+    half = uniform_from_words(high & np.uint32(0x7FFFFFFF), low, dtype=dtype)
+    # Rounded up, the largest t is exactly 1/2: a draw of 0, which is right.
+    value = logarithm.log(half) - logarithm.log1p_negative(half)
+    return jnp.where(high >> np.uint32(31) == 0, value, -value)
+
+
+def positive(temperature: jax.Array) -> jax.Array:
+    """NaN in place of a traced temperature that is not above 0."""
+    return jnp.where(temperature > 0, temperature, jnp.nan)
+
+
+def expand(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Gives x the rank of a shape to which it broadcasts."""
+    missing = len(shape) - x.ndim
+    return x.reshape((1,) * missing + x.shape) if missing else x

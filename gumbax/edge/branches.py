@@ -1,0 +1,230 @@
+"""Branches of a mixed operation: their checks, and their arrays that have gradients."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gumbax._common import checks
+
+PyTree = Any
+# (params, x) -> output; with state: ((params, state), x) -> (output, new state).
+Branch = Callable[[PyTree, PyTree], PyTree]
+
+_PER_EXAMPLE = (
+    "One draw serves a whole batch. For a draw for each example give `mixed_op` "
+    "weights [examples, branches], which evaluates all branches, or use `jax.lax.map`."
+)
+
+
+def checked_weights(
+    function: str,
+    argument: str,
+    weights: ArrayLike,
+    branches: Sequence[Branch],
+    params: Sequence[PyTree],
+    *,
+    per_example: bool,
+) -> jax.Array:
+    """Weights as an array [K], or [examples, K] where that is allowed."""
+    given = jnp.asarray(weights)
+    if not jnp.issubdtype(given.dtype, jnp.floating):
+        raise TypeError(
+            checks.message(
+                function,
+                argument,
+                "be a real floating array with one weight for each branch",
+                f"dtype {given.dtype.name}",
+                "An index becomes weights with `jax.nn.one_hot`.",
+            )
+        )
+    checks.some_branches(function, branches)
+    ranks = (1, 2) if per_example else (1,)
+    if given.ndim not in ranks or given.shape[-1] != len(branches):
+        also = f" or (examples, {len(branches)})" if per_example else ""
+        raise ValueError(
+            checks.message(
+                function,
+                argument,
+                f"have shape ({len(branches)},){also}, one weight for each branch",
+                f"shape {given.shape}",
+                "Give as many weights as branches."
+                if given.ndim in ranks or per_example
+                else _PER_EXAMPLE,
+            )
+        )
+    if len(params) != len(branches):
+        raise ValueError(
+            checks.message(
+                function,
+                "params",
+                f"hold {len(branches)} pytrees, one for each branch",
+                len(params),
+                "Use None for a branch without parameters.",
+            )
+        )
+    return given
+
+
+def name(branches: Sequence[Branch], index: int) -> str:
+    """Name of a branch in messages."""
+    branch = branches[index]
+    return f"{index} ({getattr(branch, '__name__', type(branch).__name__)})"
+
+
+def check(
+    function: str,
+    branches: tuple[Branch, ...],
+    params: tuple[PyTree, ...],
+    x: PyTree,
+    *,
+    has_state: bool,
+    num_examples: int | None = None,
+) -> None:
+    """Refuses branches that disagree, or that would lose a gradient."""
+    if has_state:
+        _check_pairs(function, branches, params)
+    first = None
+    for i, (branch, own) in enumerate(zip(branches, params, strict=True)):
+        jaxpr, output = jax.make_jaxpr(branch, return_shape=True)(own, x)
+        if any(isinstance(value, jax.core.Tracer) for value in jaxpr.consts):
+            raise TypeError(
+                checks.message(
+                    function,
+                    "branches",
+                    "be functions of (params, x) alone",
+                    f"branch {name(branches, i)}, which closes over a traced value",
+                    "Pass that value in `params` or `x`: its gradient would be lost.",
+                )
+            )
+        if has_state:
+            output = _without_state(function, name(branches, i), own, output)
+        described = _describe(output)
+        _check_output(function, name(branches, i), output, described, num_examples)
+        if first is None:
+            first = output
+        elif _signature(output) != _signature(first):
+            raise ValueError(
+                checks.message(
+                    function,
+                    "branches",
+                    "agree in the structure, shape and dtype of their outputs",
+                    f"{_describe(first)} from branch {name(branches, 0)} and "
+                    f"{described} from branch {name(branches, i)}",
+                    "Give every branch the same number of channels, stride and dtype.",
+                )
+            )
+
+
+def _check_pairs(
+    function: str, branches: tuple[Branch, ...], params: tuple[PyTree, ...]
+) -> None:
+    for i, own in enumerate(params):
+        if not (isinstance(own, tuple) and len(own) == 2):
+            raise ValueError(
+                checks.message(
+                    function,
+                    "params",
+                    "hold a pair (params, state) for each branch, with `has_state`",
+                    f"{type(own).__name__} for branch {name(branches, i)}",
+                    "Use (params, None) for a branch without state.",
+                )
+            )
+
+
+def _without_state(function: str, branch: str, own: PyTree, output: PyTree) -> PyTree:
+    if not (isinstance(output, tuple) and len(output) == 2):
+        raise ValueError(
+            checks.message(
+                function,
+                "branches",
+                "return a pair (output, new state), with `has_state`",
+                f"{_describe(output)} from branch {branch}",
+                "Return (output, state) with the state unchanged if it has none.",
+            )
+        )
+    output, state = output
+    if _signature(own[1]) != _signature(state):
+        raise ValueError(
+            checks.message(
+                function,
+                "branches",
+                "keep the structure, shape and dtype of their state",
+                f"{_describe(own[1])} before and {_describe(state)} after branch "
+                f"{branch}",
+                "Cast the new state to the dtypes of the old one.",
+            )
+        )
+    return output
+
+
+def _check_output(
+    function: str,
+    branch: str,
+    output: PyTree,
+    described: str,
+    num_examples: int | None,
+) -> None:
+    leaves = jax.tree.leaves(output)
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        raise TypeError(
+            checks.message(
+                function,
+                "branches",
+                "return real floating arrays",
+                f"{described} from branch {branch}",
+                "Cast the output.",
+            )
+        )
+    if num_examples is not None and not all(
+        leaf.shape[:1] == (num_examples,) for leaf in leaves
+    ):
+        raise ValueError(
+            checks.message(
+                function,
+                "branches",
+                f"return arrays with {num_examples} examples on their first axis, as "
+                "`weights` has",
+                f"{described} from branch {branch}",
+                "Give one row of weights for each example.",
+            )
+        )
+
+
+def _signature(tree: PyTree) -> tuple[Any, list[tuple[Any, tuple[int, ...]]]]:
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, [(leaf.dtype, leaf.shape) for leaf in map(_typed, leaves)]
+
+
+def _typed(leaf: Any) -> Any:
+    return leaf if hasattr(leaf, "dtype") else jax.typeof(leaf)
+
+
+def _describe(output: PyTree) -> str:
+    def one(leaf) -> str:
+        leaf = _typed(leaf)
+        return f"{leaf.dtype.name}[{','.join(map(str, leaf.shape))}]"
+
+    described = jax.tree.map(one, output)
+    return described if isinstance(described, str) else str(described)
+
+
+def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """Splits a tree into its real leaves and the others, None in place of a leaf."""
+
+    def smooth(leaf: jax.Array) -> bool:
+        return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+    return (
+        jax.tree.map(lambda leaf: leaf if smooth(leaf) else None, tree),
+        jax.tree.map(lambda leaf: None if smooth(leaf) else leaf, tree),
+    )
+
+
+def merge(smooth: PyTree, rest: PyTree) -> PyTree:
+    """Undoes `partition`."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, smooth, rest, is_leaf=lambda v: v is None
+    )

@@ -1,0 +1,1 @@
+"""What both Flax faces of the edge share; no Flax here."""

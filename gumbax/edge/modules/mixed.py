@@ -1,0 +1,198 @@
+"""The choice of the Flax faces of the edge: of a call, and of `derive`."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gumbax._common import checks
+from gumbax.edge.logit_gradients import LogitGradient
+from gumbax.edge.mixed_op import mixed_op, single_path
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The choice of one call.
+
+    Attributes:
+        weights: [K].
+        operation: as `gumbax.mixed_op`.
+        is_conditional: the chosen branch alone runs.
+        key: of the draw; None if nothing was drawn.
+    """
+
+    weights: ArrayLike
+    operation: Callable[..., Any]
+    is_conditional: bool
+    key: jax.Array | None
+
+
+def check_branches(branches: Sequence[Any]) -> None:
+    """Refuses none at all, and what cannot be called."""
+    checks.some_branches("MixedOp", branches)
+    for i, branch in enumerate(branches):
+        if not callable(branch):
+            raise TypeError(
+                checks.message(
+                    "MixedOp",
+                    "branches",
+                    "be modules or functions of x",
+                    f"{type(branch).__name__} as branch {i}",
+                    "Give a module a method `__call__`.",
+                )
+            )
+
+
+def choose(
+    *,
+    logits: Callable[[], jax.Array],
+    key: Callable[[LogitGradient | None], jax.Array],
+    sampler: Callable[..., jax.Array],
+    logit_gradient: LogitGradient,
+    temperature: ArrayLike,
+    hard: bool,
+    deterministic: bool,
+    weights: ArrayLike | None,
+) -> Choice:
+    """Makes the choice of a call.
+
+    Args:
+        logits: gives those of the module, for a draw.
+        key: gives a key, for the draw, or for the credits if a record draws them.
+        sampler, logit_gradient: of the module.
+        temperature, hard, deterministic, weights: of the call.
+    """
+    for name, flag in (("hard", hard), ("deterministic", deterministic)):
+        if isinstance(flag, jax.Array):
+            raise TypeError(
+                checks.message(
+                    "MixedOp",
+                    name,
+                    "be a Python bool",
+                    f"{jax.typeof(flag)}",
+                    "It is static: under `jit`, `remat` or `scan` fix it in the "
+                    "function or the module that is transformed.",
+                )
+            )
+    credits_draw = hard and logit_gradient.needs_key
+    drawn = credits_key = None
+    if credits_draw or (weights is None and not deterministic):
+        drawn = key(logit_gradient if credits_draw else None)
+        # The sampler consumes the key itself.
+        credits_key = jax.random.fold_in(drawn, 1) if credits_draw else None
+    if weights is None:
+        weights = sampler(
+            None if deterministic else drawn,
+            logits(),
+            temperature=temperature,
+            hard=hard,
+            gumbels=0.0 if deterministic else None,
+        )
+    operation: Callable[..., Any] = mixed_op
+    if hard:
+        operation = functools.partial(
+            single_path, logit_gradient=logit_gradient, key=credits_key
+        )
+    return Choice(weights, operation, hard, drawn)
+
+
+def inner_key(key: jax.Array) -> jax.Array:
+    """The key of what draws in the branches of an operation with this key."""
+    return jax.random.fold_in(key, 2)
+
+
+def no_logits() -> ValueError:
+    """The error of a draw from logits that were never made."""
+    return ValueError(
+        checks.message(
+            "MixedOp",
+            "weights",
+            "be given to a module that has no logits of its own",
+            "None",
+            "Pass `weights=`, one of `gumbax.draw_choices`; or make the logits: in "
+            "NNX with `own_logits=True`, in Linen with an `init` without `weights`.",
+        )
+    )
+
+
+def derived_index(
+    num_branches: int,
+    logits: jax.Array | None,
+    weights: ArrayLike | None,
+    index: int | None,
+) -> int:
+    """The branch that is kept: the one given, or the most probable."""
+    if weights is not None and index is not None:
+        raise ValueError(
+            checks.message(
+                "MixedOp.derive",
+                "index",
+                "be left out where `weights` are given",
+                index,
+                "Give one of the two.",
+            )
+        )
+    if index is not None:
+        return _checked_index(index, num_branches)
+    if weights is not None:
+        return _largest("weights", jnp.asarray(weights), num_branches)
+    if logits is None:
+        raise ValueError(
+            checks.message(
+                "MixedOp.derive",
+                "weights",
+                "be given for a module that has no logits of its own",
+                "None",
+                _CURE,
+            )
+        )
+    return _largest("logits", logits, num_branches)
+
+
+_CURE = "Give the shared choice: `weights=` of `gumbax.draw_choices`, or `index=`."
+
+
+def _checked_index(index: Any, num_branches: int) -> int:
+    number = checks.count("MixedOp.derive", "index", index, 0, _CURE)
+    if number >= num_branches:
+        raise ValueError(
+            checks.message(
+                "MixedOp.derive",
+                "index",
+                f"be less than {num_branches}, the number of branches",
+                number,
+                "The first branch is number 0.",
+            )
+        )
+    return number
+
+
+def _largest(argument: str, values: jax.Array, num_branches: int) -> int:
+    if values.ndim != 1:
+        raise ValueError(
+            checks.message(
+                "MixedOp.derive",
+                argument,
+                "be those of one operation, of shape (K,)",
+                f"shape {values.shape}, several operations",
+                "Take the variables of one at a time: index their first axes.",
+            )
+        )
+    got = None
+    if len(values) != num_branches:
+        got = f"{len(values)} values for {num_branches} branches"
+    elif bool(jnp.isnan(values).any()):
+        got = "NaN"
+    elif num_branches > 1 and bool((values == values[0]).all()):
+        got = f"{num_branches} times {values[0]}, as if they were never used"
+    if got is not None:
+        raise ValueError(
+            checks.message(
+                "MixedOp.derive", argument, "make one branch the largest", got, _CURE
+            )
+        )
+    return int(jnp.argmax(values))

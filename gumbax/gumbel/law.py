@@ -1,0 +1,290 @@
+"""Density and distribution functions of the Gumbel distribution.
+
+G = loc + scale * Z, P(Z <= z) = exp(-exp(-z)). Arguments broadcast together; narrow
+types are computed in float32.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gumbax._common import checks
+
+POSITIVE_SCALE = "It is a width in the units of `loc`."
+# exp(-e) and its derivatives are 0 from here on, in float32 and float64.
+_VANISHED = 1000.0
+# 1 - exp(-e) is e - e**2 / 2 to rounding where e = exp(-z) and z is above this.
+_FAR = 20.0
+
+
+def log_prob(
+    x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0
+) -> jax.Array:
+    """Log density, -(z + exp(-z)) - log(scale) with z = (x - loc) / scale.
+
+    Args:
+        x: values, any shape; -inf and inf are in the domain.
+        loc: location, broadcasts with `x`.
+        scale: scale > 0, broadcasts with `x`. A traced scale <= 0 gives NaN.
+
+    Returns:
+        Array of the broadcast shape.
+
+    Raises:
+        TypeError: an argument is not real.
+        ValueError: the arguments do not broadcast, or a Python `scale` is not above 0.
+
+    Example:
+        >>> log_prob(0.0).item()
+        -1.0
+
+    References:
+        Gumbel, 1954. https://en.wikipedia.org/wiki/Gumbel_distribution
+    """
+    return _of_value("gumbel.log_prob", _log_prob, x, loc, scale)
+
+
+def prob(x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.Array:
+    """Density, exp(log_prob(x)).
+
+    Args:
+        x: values, any shape.
+        loc: location, broadcasts with `x`.
+        scale: scale > 0, broadcasts with `x`. A traced scale <= 0 gives NaN.
+
+    Returns:
+        Array of the broadcast shape.
+
+    Raises:
+        TypeError: an argument is not real.
+        ValueError: the arguments do not broadcast, or a Python `scale` is not above 0.
+
+    Example:
+        >>> round(prob(0.0).item(), 6)
+        0.367879
+
+    References:
+        Gumbel, 1954. https://en.wikipedia.org/wiki/Gumbel_distribution
+    """
+    return _of_value("gumbel.prob", _prob, x, loc, scale)
+
+
+def cdf(x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.Array:
+    """P(G <= x) = exp(-exp(-z)), z = (x - loc) / scale.
+
+    Args:
+        x: values, any shape.
+        loc: location, broadcasts with `x`.
+        scale: scale > 0, broadcasts with `x`. A traced scale <= 0 gives NaN.
+
+    Returns:
+        Array of the broadcast shape.
+
+    Raises:
+        TypeError: an argument is not real.
+        ValueError: the arguments do not broadcast, or a Python `scale` is not above 0.
+
+    Example:
+        >>> [cdf(x).item() for x in (-jnp.inf, jnp.inf)]
+        [0.0, 1.0]
+
+    References:
+        Gumbel, 1954. https://en.wikipedia.org/wiki/Gumbel_distribution
+    """
+    return _of_value("gumbel.cdf", _cdf, x, loc, scale)
+
+
+def log_cdf(x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.Array:
+    """log P(G <= x) = -exp(-z), z = (x - loc) / scale.
+
+    Args:
+        x: values, any shape.
+        loc: location, broadcasts with `x`.
+        scale: scale > 0, broadcasts with `x`. A traced scale <= 0 gives NaN.
+
+    Returns:
+        Array of the broadcast shape.
+
+    Raises:
+        TypeError: an argument is not real.
+        ValueError: the arguments do not broadcast, or a Python `scale` is not above 0.
+
+    Example:
+        >>> log_cdf(0.0).item()
+        -1.0
+
+    References:
+        Gumbel, 1954. https://en.wikipedia.org/wiki/Gumbel_distribution
+    """
+    return _of_value("gumbel.log_cdf", _log_cdf, x, loc, scale)
+
+
+def survival_function(
+    x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0
+) -> jax.Array:
+    """P(G > x) = 1 - exp(-exp(-z)), exact in the upper tail.
+
+    Args:
+        x: values, any shape.
+        loc: location, broadcasts with `x`.
+        scale: scale > 0, broadcasts with `x`. A traced scale <= 0 gives NaN.
+
+    Returns:
+        Array of the broadcast shape.
+
+    Raises:
+        TypeError: an argument is not real.
+        ValueError: the arguments do not broadcast, or a Python `scale` is not above 0.
+
+    Example:
+        >>> 1e-18 < survival_function(40.0).item() < 1e-17
+        True
+
+    References:
+        Gumbel, 1954. https://en.wikipedia.org/wiki/Gumbel_distribution
+    """
+    return _of_value("gumbel.survival_function", _survival, x, loc, scale)
+
+
+def log_survival_function(
+    x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0
+) -> jax.Array:
+    """log P(G > x), exact in both tails: about -z far up, -exp(-exp(-z)) far down.
+
+    Args:
+        x: values, any shape.
+        loc: location, broadcasts with `x`.
+        scale: scale > 0, broadcasts with `x`. A traced scale <= 0 gives NaN.
+
+    Returns:
+        Array of the broadcast shape.
+
+    Raises:
+        TypeError: an argument is not real.
+        ValueError: the arguments do not broadcast, or a Python `scale` is not above 0.
+
+    Example:
+        >>> log_survival_function(200.0).item()
+        -200.0
+
+    References:
+        Gumbel, 1954. https://en.wikipedia.org/wiki/Gumbel_distribution
+    """
+    return _of_value("gumbel.log_survival_function", _log_survival, x, loc, scale)
+
+
+def quantile(
+    q: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0
+) -> jax.Array:
+    """The inverse of the cdf, loc - scale * log(-log(q)).
+
+    Args:
+        q: probabilities in [0, 1]; others give NaN. 0 gives -inf, 1 gives inf.
+        loc: location, broadcasts with `q`.
+        scale: scale > 0, broadcasts with `q`. A traced scale <= 0 gives NaN.
+
+    Returns:
+        Array of the broadcast shape.
+
+    Raises:
+        TypeError: an argument is not real.
+        ValueError: the arguments do not broadcast, or a Python `scale` is not above 0.
+
+    Example:
+        >>> abs(cdf(quantile(0.3)).item() - 0.3) < 1e-6
+        True
+
+    References:
+        Gumbel, 1954. https://en.wikipedia.org/wiki/Gumbel_distribution
+    """
+    (q, loc, scale), dtype = _arguments("gumbel.quantile", "q", q, loc, scale)
+    return _quantile(q, loc, scale).astype(dtype)
+
+
+def _arguments(name, argument, value, loc, scale):
+    checks.positive(name, "scale", scale, POSITIVE_SCALE)
+    values = {argument: value, "loc": loc, "scale": scale}
+    return checks.reals(name, **values)
+
+
+def _of_value(name: str, function: Callable, x, loc, scale) -> jax.Array:
+    (x, loc, scale), dtype = _arguments(name, "x", x, loc, scale)
+    return function(x, loc, scale).astype(dtype)
+
+
+def valid_scale(scale: jax.Array) -> jax.Array:
+    return jnp.where(scale > 0, scale, jnp.nan)
+
+
+def _standardised(function: Callable) -> Callable:
+    """Jits a function of (z, scale) as one of (x, loc, scale)."""
+
+    @jax.jit
+    @functools.wraps(function)
+    def of_value(x, loc, scale):
+        scale = valid_scale(scale)
+        return function((x - loc) / scale, scale)
+
+    return of_value
+
+
+def _exponential(z: jax.Array) -> jax.Array:
+    """exp(-z), held where exp(-exp(-z)) and all its derivatives have vanished."""
+    return jnp.exp(-jnp.maximum(z, -math.log(_VANISHED)))
+
+
+@_standardised
+def _log_prob(z, scale):
+    lowest = z == -jnp.inf
+    inside = jnp.where(lowest, 0, z)
+    value = -(inside + jnp.exp(-inside))
+    return jnp.where(lowest, -jnp.inf, value) - jnp.log(scale)
+
+
+@_standardised
+def _prob(z, scale):
+    # Held at the lowest z whose density is not 0, so that inf * 0 does not occur.
+    inside = jnp.maximum(z, -math.log(_VANISHED))
+    return jnp.exp(-(inside + jnp.exp(-inside))) / scale
+
+
+@_standardised
+def _cdf(z, scale):
+    del scale
+    return jnp.exp(-_exponential(z))
+
+
+@_standardised
+def _log_cdf(z, scale):
+    del scale
+    return -jnp.exp(-z)
+
+
+@_standardised
+def _survival(z, scale):
+    del scale
+    return -jnp.expm1(-_exponential(z))
+
+
+@_standardised
+def _log_survival(z, scale):
+    del scale
+    far = z > _FAR
+    e = _exponential(jnp.where(far, 0, z))
+    small = e < math.log(2)
+    near = jnp.where(
+        small,
+        jnp.log(-jnp.expm1(-jnp.where(small, e, 1))),
+        jnp.log1p(-jnp.exp(-jnp.where(small, 1, e))),
+    )
+    beyond = jnp.where(far, z, 0)
+    return jnp.where(far, -beyond - jnp.exp(-beyond) / 2, near)
+
+
+@jax.jit
+def _quantile(q, loc, scale):
+    return loc - valid_scale(scale) * jnp.log(-jnp.log(q))

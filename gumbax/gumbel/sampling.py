@@ -1,0 +1,295 @@
+"""Gumbel noise, and draws of it under a condition."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gumbax import _noise
+from gumbax._common import checks, meshes, tangent
+
+# Apart from the unconditional noise of the same key, from which the index may be drawn.
+_GIVEN_INDEX = 1
+
+
+def sample(
+    key: jax.Array,
+    shape: Sequence[int] = (),
+    *,
+    loc: ArrayLike = 0.0,
+    scale: ArrayLike = 1.0,
+    dtype: Any = jnp.float32,
+    axis: int = -1,
+    offset: tuple[ArrayLike, ArrayLike] = (0, 0),
+) -> jax.Array:
+    """Draws Gumbel noise, loc - scale * log(E) with E ~ Exponential(1).
+
+    `sample(key, logits.shape, axis=axis)` is exactly the noise that the samplers draw
+    for these logits. The random words of an element depend on (key, row, category) and
+    on nothing else: not on the number of categories, padding, sharding under jit or
+    JAX's random-number flags. Both words of the hash are used, which makes categories
+    of probability 1e-9 as frequent as they should be, and no draw is infinite.
+
+    Under `jax.vmap` with one unbatched key every row draws the same noise: give each
+    row a key. Inside `jax.shard_map` each shard counts from 0: give it its `offset`.
+
+    Args:
+        key: scalar key from `jax.random.key`. Consumed.
+        shape: shape of the result; its category axis is `axis`. Static.
+        loc: location, broadcasts to `shape`.
+        scale: scale > 0, broadcasts to `shape`.
+        dtype: of the result, a real floating type. Narrow types are drawn in float32
+            and rounded.
+        axis: the category axis. Static.
+        offset: (first row, first category) of this block in a larger array.
+
+    Returns:
+        Array of `shape` and `dtype`.
+
+    Raises:
+        TypeError: `key` is not one key, or `dtype` is not floating.
+        ValueError: `axis`, `loc` or `scale` does not fit `shape`, or a Python `scale`
+            is not above 0.
+
+    Example:
+        >>> whole = sample(jax.random.key(0), (4, 10))
+        >>> part = sample(jax.random.key(0), (2, 5), offset=(2, 5))
+        >>> bool((whole[2:, 5:] == part).all())
+        True
+
+    References:
+        Gumbel, 1954; Salmon et al., 2011 (the hash). README, "Noise".
+    """
+    name = "gumbel.sample"
+    return _draw(name, key, shape, None, loc, scale, dtype, axis, offset)
+
+
+def sample_truncated(
+    key: jax.Array,
+    shape: Sequence[int] = (),
+    *,
+    upper: ArrayLike,
+    loc: ArrayLike = 0.0,
+    scale: ArrayLike = 1.0,
+    dtype: Any = jnp.float32,
+    axis: int = -1,
+    offset: tuple[ArrayLike, ArrayLike] = (0, 0),
+) -> jax.Array:
+    """Draws Gumbel noise conditioned on being at most `upper`.
+
+    -log(exp(-u) + E), u being `upper` in units of the scale: an exponential draw beyond
+    a threshold is the threshold plus a fresh one. Exact however unlikely the condition
+    is, and `sample` itself for the same key where `upper` is +inf. Differentiable in
+    `upper`, `loc` and `scale`.
+
+    Args:
+        key: scalar key from `jax.random.key`. Consumed.
+        shape: shape of the result; its category axis is `axis`. Static.
+        upper: largest value, broadcasts to `shape`; -inf gives -inf.
+        loc: location, broadcasts to `shape`.
+        scale: scale > 0, broadcasts to `shape`.
+        dtype: of the result, a real floating type, as in `sample`.
+        axis: the category axis. Static.
+        offset: (first row, first category) of this block in a larger array.
+
+    Returns:
+        Array of `shape` and `dtype`, nowhere above `upper`.
+
+    Raises:
+        TypeError: `key` is not one key, or `dtype` is not floating.
+        ValueError: `axis`, `upper`, `loc` or `scale` does not fit `shape`, or a Python
+            `scale` is not above 0.
+
+    Example:
+        >>> x = sample_truncated(jax.random.key(0), (1000,), upper=-3.0)
+        >>> bool((x <= -3.0).all())
+        True
+
+    References:
+        Maddison, Tarlow, Minka, 2014, App. A. https://arxiv.org/abs/1411.0030
+    """
+    name = "gumbel.sample_truncated"
+    return _draw(name, key, shape, upper, loc, scale, dtype, axis, offset)
+
+
+def _draw(name, key, shape, upper, loc, scale, dtype, axis, offset) -> jax.Array:
+    key = checks.scalar_key(name, key)
+    shape = tuple(shape)
+    dtype = checks.floating_dtype(name, dtype)
+    # A scalar is one row of one category.
+    axis = checks.category_axis(name, shape, axis) if shape else 0
+    checks.positive(name, "scale", scale, "It multiplies the noise.")
+    loc = checks.broadcast(name, "loc", loc, shape)
+    scale = checks.broadcast(name, "scale", scale, shape)
+    if upper is not None:
+        upper = checks.broadcast(name, "upper", upper, shape)
+    return _sample(key, upper, loc, scale, offset, shape=shape, dtype=dtype, axis=axis)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "axis"))
+def _sample(
+    key: jax.Array,
+    upper: jax.Array | None,
+    loc: jax.Array,
+    scale: jax.Array,
+    offset: tuple[jax.Array, jax.Array],
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+    axis: int,
+) -> jax.Array:
+    wide = _noise.computation_dtype(dtype)
+
+    def draw(key, upper, loc, scale, offset):
+        gumbels = _noise.standard(
+            key, shape or (1,), axis=axis, dtype=wide, offset=offset
+        )
+        gumbels = gumbels.reshape(shape)
+        loc, scale = loc.astype(wide), scale.astype(wide)
+        if upper is None:
+            return (loc + scale * gumbels).astype(dtype)
+        upper = jnp.broadcast_to(upper.astype(wide), shape)
+        bound = jnp.broadcast_to((upper - loc) / scale, shape)
+        return _at_most(loc + scale * _truncate(bound, gumbels), upper, dtype)
+
+    out = meshes.broadcast_spec(shape, loc, scale, upper)
+    return meshes.automatic(draw, out, key, upper, loc, scale, offset)
+
+
+def _truncate(bound: jax.Array, gumbels: jax.Array) -> jax.Array:
+    """-log(exp(-bound) + exp(-gumbels)), with derivatives by `bound` alone.
+
+    They are written in the value: the compiler would make the noise again for each, in
+    loops that it may search for ever.
+    """
+    fixed = tangent.still(bound)
+    value = -jnp.logaddexp(-fixed, -gumbels)
+    return tangent.with_tangent_of(_near, value, value, fixed, bound)
+
+
+def _near(value: jax.Array, fixed: jax.Array, bound: jax.Array) -> jax.Array:
+    """The truncated value as a function of the bound, from that of a fixed one."""
+    distance = jnp.where(jnp.isfinite(bound), fixed - bound, 0)
+    share = jnp.where(jnp.isfinite(fixed), jnp.exp(value - fixed), 0)
+    return value - jnp.log1p(share * jnp.expm1(distance))
+
+
+def _at_most(value: jax.Array, upper: jax.Array, dtype: Any) -> jax.Array:
+    """Rounds to a dtype without going above the bound; gradients are those of value."""
+    rounded = value.astype(dtype)
+    fixed = jax.lax.stop_gradient(rounded)
+    highest = jax.lax.stop_gradient(upper).astype(dtype)
+    highest = jnp.where(
+        highest.astype(upper.dtype) > upper,
+        jnp.nextafter(highest, jnp.asarray(-jnp.inf, dtype)),
+        highest,
+    )
+    excess = jnp.where(fixed > highest, fixed - highest, 0)
+    return rounded - excess
+
+
+def sample_given_index(
+    key: jax.Array, logits: ArrayLike, index: ArrayLike, *, axis: int = -1
+) -> jax.Array:
+    """Draws the scores (logits + noise) conditioned on their argmax being `index`.
+
+    The top score is logsumexp(logits) + G, whichever category has it; the others are
+    draws truncated at it. With `index` from `gumbel_max` the result has the law of
+    unconditional scores; that is the second half of Gumbel-Rao and of REBAR. The noise
+    is a stream of its own: the key may be the one that drew the index.
+
+    Differentiable in `logits`, top score included: what REBAR needs. Gumbel-Rao takes
+    the result under `jax.lax.stop_gradient`.
+
+    Args:
+        key: scalar key from `jax.random.key`. Consumed.
+        logits: unnormalised log-probabilities, [..., K] for K categories on `axis`.
+        index: integer array of the shape of `logits` without `axis`.
+        axis: the category axis. Static.
+
+    Returns:
+        Array with the shape and dtype of `logits`, whose argmax is `index`: exactly in
+        float32 and float64; in narrow types other scores may round to the same value.
+        A row without a category above -inf is all -inf. A row with a NaN, or whose
+        `index` is out of range or has the logit -inf, is all NaN.
+
+    Raises:
+        TypeError: `key` is not one key, `logits` not floating or `index` not integer.
+        ValueError: `axis` or `index` does not fit `logits`.
+
+    Example:
+        >>> logits = jnp.array([0.0, 5.0, 1.0])
+        >>> sample_given_index(jax.random.key(0), logits, 2).argmax().item()
+        2
+
+    References:
+        Maddison, Tarlow, Minka, 2014. https://arxiv.org/abs/1411.0030
+        Paulus, Maddison, Krause, 2021. https://arxiv.org/abs/2010.04838
+    """
+    name = "gumbel.sample_given_index"
+    key = checks.scalar_key(name, key)
+    logits, axis = checks.logits_and_axis(name, logits, axis)
+    index = jnp.asarray(index)
+    rows = (*logits.shape[:axis], *logits.shape[axis + 1 :])
+    if not jnp.issubdtype(index.dtype, jnp.integer):
+        raise TypeError(
+            checks.message(
+                name,
+                "index",
+                "be an integer array",
+                f"dtype {index.dtype.name}",
+                "Pass what `gumbel_max` returns.",
+            )
+        )
+    if index.shape != rows:
+        raise ValueError(
+            checks.message(
+                name,
+                "index",
+                f"have the shape of `logits` without its category axis, {rows}",
+                f"shape {index.shape}",
+                "Pass what `gumbel_max` returns, or broadcast one of the two.",
+            )
+        )
+    return _sample_given_index(key, logits, index, axis=axis)
+
+
+@functools.partial(jax.jit, static_argnames="axis")
+def _sample_given_index(key, logits, index, *, axis):
+    draw = functools.partial(_given_index, axis)
+    index = jnp.expand_dims(index, axis)
+    out = meshes.broadcast_spec(logits.shape, logits, index)
+    return meshes.automatic(draw, out, key, logits, index)
+
+
+def _given_index(axis, key, logits, index):
+    wide = _noise.computation_dtype(logits.dtype)
+    theta = logits.astype(wide)
+    index = index.astype(jnp.int32)
+    hit = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis) == index
+    possible = jnp.any(hit & (theta != -jnp.inf), axis=axis, keepdims=True)
+    total = jax.nn.logsumexp(theta, axis=axis, keepdims=True)
+    gumbels = _noise.standard(
+        key, logits.shape, axis=axis, dtype=wide, stream=_GIVEN_INDEX
+    )
+    top = total + jnp.sum(jnp.where(hit, gumbels, 0), axis=axis, keepdims=True)
+    top = jnp.where(possible | (total == -jnp.inf), top, jnp.nan)
+    # Nothing behind the noise is selected by an index: see `samplers/scores.py`.
+    free = jnp.where(hit | (theta == -jnp.inf), -jnp.inf, theta) + gumbels
+    absent = free == -jnp.inf
+    free = jnp.where(absent, 0, free)
+    finite_top = jnp.where(jnp.isinf(top), 0, top)
+    others = -jnp.logaddexp(-free, -finite_top)
+    others = jnp.where(top == jnp.inf, free, others)
+    # Where the winner is far above its own logit the sum cannot be told from the top.
+    fixed_top = jax.lax.stop_gradient(top)
+    below = jnp.nextafter(fixed_top, np.asarray(-np.inf, wide))
+    lift = jnp.where(others >= top, below - jax.lax.stop_gradient(others), 0)
+    others = jnp.where(absent, -jnp.inf, others + lift)
+    scores = jnp.maximum(others, jnp.where(hit, top, -jnp.inf))
+    scores = jnp.where(jnp.isnan(top), jnp.nan, scores)
+    return jnp.where(total == -jnp.inf, -jnp.inf, scores).astype(logits.dtype)

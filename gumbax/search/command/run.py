@@ -1,0 +1,369 @@
+"""One run in one folder: search, derivation, report; whatever stops it, it resumes."""
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gumbax.search.command import start
+from gumbax.search.command.options import Options
+from gumbax.search.command.progress import Progress, Silent
+from gumbax.search.command.start import SEARCH
+from gumbax.search.data import datasets
+from gumbax.search.data.dataset import Dataset
+from gumbax.search.genotype.genotype import Genotype
+from gumbax.search.loops.diagnostics import probabilities, stable_hash
+from gumbax.search.loops.fit import Search, SearchState, fit
+from gumbax.search.loops.training import TrainingOptions
+from gumbax.search.network.derivation import derive
+from gumbax.search.network.supernet import Network
+from gumbax.search.report import gap, plots
+from gumbax.search.report.comparison import REPORT, for_plot, read_report
+from gumbax.search.report.gap import Row
+from gumbax.search.spaces.space import Space
+from gumbax.search.store import folder, lines
+from gumbax.search.store.checkpoint import Checkpoints
+from gumbax.search.store.errors import SearchError, search_error
+
+OnEpoch = Callable[[SearchState, dict[str, float]], None]
+SECONDS_PER_CHECKPOINT = 5.0
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+CHOICES = "choices.jsonl"
+GENOTYPE = "genotype.json"
+_OF_METRICS = ("epoch",)
+_OF_CHOICES = ("epoch", "probabilities")
+
+
+def load_data(options: Options) -> Dataset:
+    """The data set of a run."""
+    return datasets.load(options.dataset, label=options.label, limit=options.limit)
+
+
+def make_search(options: Options, dataset: Dataset) -> Search:
+    """The search of a run.
+
+    Raises:
+        SearchError: the space does not fit the data.
+    """
+    return Search(
+        options.make_space(dataset),
+        options.make_method(),
+        dataset.train,
+        num_classes=dataset.num_classes,
+        num_epochs=options.search_epochs(dataset),
+        batch_size=options.batch_size,
+        seed=options.seed,
+        augmentation=options.augmentation(cutout=False),
+    )
+
+
+def run(out: Path, options: Options, progress: Progress | None = None) -> str:
+    """Searches, derives, retrains and reports, from wherever the folder stands.
+
+    Args:
+        out: folder that `start.settle` has looked into.
+        options: what it returned.
+        progress: where to show how far it is.
+
+    Returns:
+        The gap report as text. The folder holds run.json and what `run_search` writes.
+
+    Raises:
+        SearchError: the data or a checkpoint cannot be used, or the loss is not finite.
+    """
+    dataset = load_data(options)
+    search = make_search(options, dataset)
+    with folder.alone(out):
+        folder.record(out, asdict(options), SEARCH, data=dataset.fingerprint())
+        return _run(
+            out,
+            search,
+            dataset,
+            training=options.training(dataset),
+            random_architectures=options.random_architectures,
+            options=asdict(options),
+            run_id=options.run_id,
+            progress=progress or Silent(),
+        )
+
+
+def run_search(
+    out: Path,
+    search: Search,
+    dataset: Dataset,
+    *,
+    training: TrainingOptions,
+    random_architectures: int = 5,
+    options: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch = lambda state, row: None,
+) -> str:
+    """Runs a search of your own making in a folder; called again, it resumes.
+
+    Args:
+        out: folder, made if it is not there.
+        search: any space, method, data and seed.
+        dataset: what the search was made with; its test set is seen after the search.
+        training: of the derived architecture and of the random ones.
+        random_architectures: how many to compare with.
+        options: for the report; method, seed and name of the data set if None.
+        run_id: checkpoints of another one are refused. If None, by the data, seed and
+            lengths, and by the names, choices and hyper-parameters of space and method:
+            give your own where functions behind a name have changed.
+        progress: where to show how far it is: `gumbax.search.command.RichProgress`.
+        on_epoch: called after every epoch of the search with the state and its metrics.
+
+    Returns:
+        The gap report as text. The folder holds metrics.jsonl, choices.jsonl,
+        checkpoints, genotype.json, trainings.jsonl, report.json, report.txt and the
+        pictures of `draw`.
+
+    Raises:
+        SearchError: a checkpoint cannot be used, the loss is not finite, or another
+            process runs in the folder.
+    """
+    out = Path(out)
+    method, seed = search.method, search.seed
+    if options is None:
+        options = {"method": method.name, "seed": seed, "dataset": dataset.name}
+    with folder.alone(out):
+        return _run(
+            out,
+            search,
+            dataset,
+            training=training,
+            random_architectures=random_architectures,
+            options=options,
+            run_id=_run_id(search, dataset) if run_id is None else run_id,
+            progress=progress or Silent(),
+            on_epoch=on_epoch,
+        )
+
+
+def _run(
+    out: Path,
+    search: Search,
+    dataset: Dataset,
+    *,
+    training: TrainingOptions,
+    random_architectures: int,
+    options: Mapping[str, Any],
+    run_id: str,
+    progress: Progress,
+    on_epoch: OnEpoch = lambda state, row: None,
+) -> str:
+    """`run_search`, in a folder where no other process runs."""
+    method, seed = search.method, search.seed
+    state = _search(out, search, run_id, progress, on_epoch)
+    genotype = method.genotype(state.arch, search.space)
+    folder.write(out / GENOTYPE, genotype.to_json())
+    progress.say(plots.genotype_text(genotype, search.space))
+
+    supernet = search.supernet(state)
+    derived = derive(supernet, genotype)
+    if not gap.agrees(supernet, derived, genotype, dataset.test.inputs):
+        raise SearchError(
+            "The derived network does not predict what the supernet does for these "
+            "choices: this is a fault of gumbax, please report it."
+        )
+    draw_key, calibration_key, random_key = _keys(seed)
+    temperature = search.temperature(search.num_steps)
+    rows = gap.evaluate_supernet(
+        supernet, genotype, dataset.test, temperature, draw_key, soft=method.soft
+    )
+    rows += gap.evaluate_derived(derived, dataset.train, dataset.test, calibration_key)
+    others = gap.random_genotypes(search.space, random_architectures, random_key)
+    rows += _trainings(out, search, genotype, others, dataset, training, progress)
+    title = (
+        f"Gap report: {dataset.name}, {search.space.name}, method {method.name}, "
+        f"seed {seed}, {search.num_epochs} epochs of search, "
+        f"{training.num_epochs} of training; accuracy on "
+        f"{dataset.test.size} test images"
+    )
+    text = gap.format_table(rows, title)
+    content = {
+        "options": dict(options),
+        "space": search.space.name,
+        "genotype": str(genotype),
+        "title": title,
+        "rows": gap.to_json(rows),
+    }
+    folder.write(out / REPORT, json.dumps(content, indent=2) + "\n")
+    folder.write(out / "report.txt", text)
+    draw(out, search.space)
+    return text
+
+
+def _run_id(search: Search, dataset: Dataset) -> str:
+    space, method = search.space, search.method
+    of_space = (space.name, dict(space.choices))
+    of_method = (method.name, method.weights, method.arch, method.init, method.warmup)
+    lengths = (search.num_epochs, search.batch_size, search.augmentation)
+    text = repr((of_space, of_method, lengths, search.seed, dataset.fingerprint()))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _keys(seed: int) -> jax.Array:
+    """Of the draws, the calibration and the random architectures of a report."""
+    own = jax.random.fold_in(jax.random.key(seed), stable_hash("report"))
+    return jax.random.split(own, 3)
+
+
+def _trainings(
+    out: Path,
+    search: Search,
+    genotype: Genotype,
+    others: Sequence[Genotype],
+    dataset: Dataset,
+    training: TrainingOptions,
+    progress: Progress,
+) -> tuple[Row, ...]:
+    """Trains the derived architecture and the others, equally."""
+    named = {"derived": genotype} | {f"random {i + 1}": g for i, g in enumerate(others)}
+    order = list(named)
+    total = len(named) * training.num_epochs
+    with progress.phase("train from scratch", total) as advance:
+        results = gap.train_all(
+            search.space,
+            named,
+            dataset,
+            training,
+            seed=search.seed,
+            record=out / "trainings.jsonl",
+            on_progress=lambda name, epoch: advance(
+                order.index(name) * training.num_epochs + epoch, network=name
+            ),
+        )
+    rows: tuple[Row, ...] = (Row(gap.RETRAINED, (results["derived"],)),)
+    if others:
+        rows += (Row(gap.RANDOM, tuple(results[name] for name in order[1:])),)
+    return rows
+
+
+def _search(
+    out: Path, search: Search, run_id: str, progress: Progress, then: OnEpoch
+) -> SearchState:
+    """Runs or resumes the search; returns its last state."""
+    checkpoints = Checkpoints(out / CHECKPOINTS, run_id)
+    state = search.init()
+    first = 0
+    with contextlib.closing(checkpoints):
+        restored = checkpoints.restore(state)
+        if restored is not None:
+            first, state = restored
+            progress.say(f"resumed from epoch {first}")
+        paths = (out / METRICS, out / CHOICES)
+        # What was written after the checkpoint is done again.
+        rows, _ = (
+            lines.keep(path, lambda row: row["epoch"] <= first, fields)
+            for path, fields in zip(paths, (_OF_METRICS, _OF_CHOICES), strict=True)
+        )
+        seconds = rows[-1].get("seconds", 0.0) if rows else 0.0
+        began = saved = time.perf_counter()
+        with (
+            paths[0].open("a", encoding="utf-8") as metrics_file,
+            paths[1].open("a", encoding="utf-8") as choices_file,
+            progress.phase(f"search ({search.method.name})", search.num_epochs) as show,
+        ):
+            if first:
+                show(first)
+
+            def on_epoch(state: SearchState, row: dict[str, float]) -> None:
+                nonlocal saved
+                now = time.perf_counter()
+                epoch = int(row["epoch"])
+                chosen = {
+                    name: np.round(np.asarray(p, np.float64), 6).tolist()
+                    for name, p in probabilities(state.arch).items()
+                }
+                row = row | {"seconds": round(seconds + now - began, 3)}
+                lines.append(metrics_file, row)
+                lines.append(choices_file, {"epoch": epoch, "probabilities": chosen})
+                last = epoch == search.num_epochs
+                if last or now - saved >= SECONDS_PER_CHECKPOINT:
+                    checkpoints.save(epoch, state)
+                    saved = now
+                shown = ("loss", "accuracy", "argmax_accuracy", "temperature")
+                show(epoch, **{name: row[name] for name in shown})
+                then(state, row)
+
+            return fit(search, state, on_epoch)
+
+
+def draw(out: Path, space: Space) -> None:
+    """Draws what a folder holds: cell, curves, choices and gap, as SVG and PNG."""
+
+    def both(name: str) -> list[Path]:
+        return [out / f"{name}.svg", out / f"{name}.png"]
+
+    if (out / GENOTYPE).exists():
+        try:
+            genotype = Genotype.load(out / GENOTYPE)
+            genotype.check(space)
+        except ValueError as error:
+            cure = "Derive it again: `gumbax derive` and the folder."
+            must = f"be of the space {space.name}"
+            raise search_error(GENOTYPE, must, str(error), cure) from error
+        plots.draw_genotype(genotype, space, both("cell"))
+    rows = lines.read(out / METRICS, _OF_METRICS)
+    if rows:
+        plots.draw_curves(rows, both("curves"))
+    epochs = lines.read(out / CHOICES, _OF_CHOICES)
+    if epochs:
+        history = {
+            name: np.asarray([row["probabilities"][name] for row in epochs])
+            for name in space.choices
+        }
+        plots.draw_choices(history, space, both("choices"))
+    if (out / REPORT).exists():
+        found = read_report(out)
+        plots.draw_gap({found.method: for_plot(found.rows)}, both("gap"))
+
+
+def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
+    """Derives from the last checkpoint of a run.
+
+    Args:
+        out: folder of the run.
+        rule: a rule of `gumbax.search.methods`; the method's own if None.
+
+    Returns:
+        The search, the genotype, and the network with the weights of the search, which
+        predicts one example alone as it does in a batch.
+
+    Raises:
+        SearchError: the folder has no run or no checkpoint, or the data have changed.
+    """
+    options, _ = start.read(out)
+    dataset = load_data(options)
+    folder.check_data(out, dataset.fingerprint())
+    search = make_search(options, dataset)
+    checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
+    with contextlib.closing(checkpoints):
+        restored = checkpoints.restore(search.init())
+    if restored is None:
+        raise search_error(
+            "run",
+            "have a checkpoint",
+            f"none in {out / CHECKPOINTS}",
+            "Search first: `gumbax search --resume --out` and the folder.",
+        )
+    _, state = restored
+    make = search.method.genotype if rule is None else rule
+    try:
+        genotype = make(state.arch, search.space)
+        network = derive(search.supernet(state), genotype)
+    except ValueError as error:
+        cure = "Use another rule."
+        raise search_error("--rule", "fit the space", str(error), cure) from error
+    calibration_key = _keys(options.seed)[1]
+    return search, genotype, gap.calibrate(network, dataset.train, calibration_key)

@@ -1,0 +1,339 @@
+"""The search itself: one loop over jitted epochs, which never sees a test set."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gumbax._common.records import pytree
+from gumbax.edge.choices import draw_choices
+from gumbax.search.data.augment import Augmentation
+from gumbax.search.data.dataset import Examples, epoch_order, split
+from gumbax.search.loops import diagnostics
+from gumbax.search.loops.evaluation import (
+    all_finite,
+    loss_and_accuracy,
+    network_accuracies,
+    soft_weights,
+)
+from gumbax.search.methods import bilevel
+from gumbax.search.methods.bilevel import Problem
+from gumbax.search.methods.methods import Method
+from gumbax.search.network.supernet import Supernet
+from gumbax.search.spaces.edges import Context
+from gumbax.search.spaces.space import Space
+from gumbax.search.store.errors import SearchError, search_error
+
+PyTree = Any
+GAP_EXAMPLES = 1000
+
+
+@pytree
+class SearchState:
+    """All that changes in a search; keys and data order follow from (seed, step).
+
+    Attributes:
+        step: steps done.
+        arch: choice -> logits [E, K].
+        weights: of the supernet.
+        arch_opt: state of the logits' optimiser.
+        weight_opt: state of the weights' optimiser.
+    """
+
+    step: jax.Array
+    arch: PyTree
+    weights: PyTree
+    arch_opt: PyTree
+    weight_opt: PyTree
+
+
+class Search:
+    """A search over one space with one method: initial state and jitted epochs.
+
+    Weights are trained on one half of the training set and architecture logits on the
+    other, the logits from `method.warmup` of the search on; methods of one level (SNAS)
+    train both on the first half. In a step the logits move first. The test set is not a
+    parameter.
+
+    Args:
+        space: what is chosen.
+        method: how.
+        train: training examples.
+        num_classes: of the labels.
+        num_epochs: length of the search; schedules end there. An epoch goes once
+            through the half of the weights.
+        batch_size: examples in a step, or a half of the set if that is smaller.
+        seed: of everything: halves, initial weights, order of the examples, draws.
+        augmentation: of the images of a step.
+        mesh: shards the examples of a step over its first axis; the draws, and the
+            gradients to rounding, are those of one device. Batch normalisation is over
+            the whole batch.
+
+    Raises:
+        SearchError: a class has too few examples to be in both halves, or the batch
+            cannot be shared out over the mesh.
+
+    References:
+        Liu, Simonyan, Yang, 2019, Algorithm 1. https://arxiv.org/abs/1806.09055
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        method: Method,
+        train: Examples,
+        *,
+        num_classes: int,
+        num_epochs: int,
+        batch_size: int = 64,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        mesh: Mesh | None = None,
+    ):
+        self.space = space
+        self.method = method
+        self.num_epochs = num_epochs
+        self.seed = seed
+        self.augmentation = augmentation
+        self.weight_half, self.arch_half = split(train, train.size // 2, seed=seed)
+        # The halves may differ by an example, and their numbers of batches by one.
+        smaller = min(self.weight_half.size, self.arch_half.size)
+        self.batch_size = min(batch_size, smaller)
+        self.steps_per_epoch = smaller // self.batch_size
+        self.num_steps = num_epochs * self.steps_per_epoch
+        init_key, arch_key, self.key = jax.random.split(jax.random.key(seed), 3)
+        shape = train.inputs.shape[1:]
+        self._supernet = Supernet(space, shape, num_classes, rngs=nnx.Rngs(init_key))
+        parts: tuple[Any, ...] = nnx.split(self._supernet.network, nnx.Param, ...)
+        self.graphdef, self._weights, self._rest = parts
+        self._arch = _first_logits(space, method, arch_key)
+        lengths = (num_epochs, self.steps_per_epoch)
+        self.temperature = method.temperature(*lengths)
+        self._rate = method.weights.schedule(*lengths)
+        self._weight_optimizer = method.weights.make(*lengths)
+        warmup = method.warmup * self.num_steps
+        self._arch_optimizer = (
+            optax.set_to_zero() if method.arch is None else method.arch.make(warmup)
+        )
+        self._sharding = None if mesh is None else _over(mesh, self.batch_size)
+
+    def init(self) -> SearchState:
+        """The state before the first step."""
+        return SearchState(
+            step=jnp.zeros((), jnp.int32),
+            arch=self._arch,
+            weights=self._weights,
+            arch_opt=self._arch_optimizer.init(self._arch),
+            weight_opt=self._weight_optimizer.init(self._weights),
+        )
+
+    def supernet(self, state: SearchState) -> Supernet:
+        """The supernet with the weights and logits of a state."""
+        supernet = nnx.clone(self._supernet)
+        nnx.update(supernet.network, state.weights)
+        for name, logits in state.arch.items():
+            supernet.arch[name][...] = logits
+        return supernet
+
+    def epoch(self, state: SearchState) -> tuple[SearchState, dict[str, jax.Array]]:
+        """Runs one epoch; returns the new state and its metrics, means of its steps."""
+        halves = (self.weight_half, self.arch_half)
+        return self._epoch(state, self._rest, *halves)
+
+    def gap(self, state: SearchState) -> dict[str, float]:
+        """Accuracies of what is trained and of what is kept, fractions.
+
+        They are measured on up to 1,000 examples of the half of the architecture: of
+        the soft network at the temperature of the step, of a network drawn from the
+        logits (straight-through), and of the argmax network, each normalised by the
+        statistics of its own batches.
+        """
+        key = jax.random.fold_in(jax.random.fold_in(self.key, 2), state.step)
+        examples = jax.tree.map(lambda a: a[:GAP_EXAMPLES], self.arch_half)
+        return network_accuracies(
+            self.graphdef,
+            state.weights,
+            self._rest,
+            soft_weights(state.arch, self.temperature(state.step), self.method.soft),
+            draw_choices(key, state.arch, hard=True).weights,
+            self.method.genotype(state.arch, self.space).weights(self.space),
+            examples,
+            self.batch_size,
+        )
+
+    @functools.cached_property
+    def _epoch(self):
+        @jax.jit
+        def epoch(state, rest, weight_half, arch_half):
+            number = state.step // self.steps_per_epoch
+            keys = jax.random.split(jax.random.fold_in(self.key, 0))
+            orders = [
+                epoch_order(key, number, half.size, self.batch_size)
+                for key, half in zip(keys, (weight_half, arch_half), strict=True)
+            ]
+
+            def step(state, rows):
+                batches = [
+                    Examples(inputs=half.inputs[row], labels=half.labels[row])
+                    for half, row in zip((weight_half, arch_half), rows, strict=True)
+                ]
+                return self.step(state, rest, *batches)
+
+            rows = tuple(order[: self.steps_per_epoch] for order in orders)
+            state, (metrics, gradients) = jax.lax.scan(step, state, rows)
+            means = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
+            return state, means | diagnostics.of_gradients(gradients)
+
+        return epoch
+
+    def step(
+        self,
+        state: SearchState,
+        rest: PyTree,
+        weight_batch: Examples,
+        arch_batch: Examples,
+    ) -> tuple[SearchState, tuple[dict[str, jax.Array], PyTree]]:
+        """One step of the logits, then one of the weights.
+
+        Returns:
+            The new state, the metrics of the step, and the gradient of the logits.
+        """
+        method, step = self.method, state.step
+        key = jax.random.fold_in(self.key, 1)
+        key = jax.random.fold_in(key, step)
+        valid_key, train_key = jax.random.split(key)
+        temperature = jnp.asarray(self.temperature(step), jnp.float32)
+
+        def loss(key, examples, arch, weights):
+            augment_key, draw_key, edge_key = jax.random.split(key, 3)
+            x = self._placed(examples.inputs)
+            if self.augmentation is not None:
+                x = self.augmentation(augment_key, x)
+            network = nnx.merge(self.graphdef, weights, rest, copy=True)
+            context = Context(
+                weights=self._draw(draw_key, arch, temperature),
+                operation=method.operation,
+                key=edge_key if method.uses_key else None,
+            )
+            return loss_and_accuracy(network(x, context), examples.labels)
+
+        together = method.bilevel is bilevel.single_level
+        problem = Problem(
+            # An unrolled step is the one that the weights take: same images and draws.
+            train=functools.partial(loss, train_key, weight_batch),
+            valid=functools.partial(loss, valid_key, arch_batch),
+        )
+        inner = method.weights.inner_step(state.weight_opt, self._rate(step))
+        (arch_loss, arch_accuracy), gradient = method.bilevel(
+            problem, state.arch, state.weights, inner
+        )
+        updates, arch_opt = self._arch_optimizer.update(
+            gradient, state.arch_opt, state.arch
+        )
+        arch = optax.apply_updates(state.arch, updates)
+        # One level: both gradients at the same point, with the same draw.
+        (value, accuracy), weight_gradient = jax.value_and_grad(
+            functools.partial(
+                loss, train_key, weight_batch, state.arch if together else arch
+            ),
+            has_aux=True,
+        )(state.weights)
+        updates, weight_opt = self._weight_optimizer.update(
+            weight_gradient, state.weight_opt, state.weights
+        )
+        new_state = SearchState(
+            step=step + 1,
+            arch=arch,
+            weights=optax.apply_updates(state.weights, updates),
+            arch_opt=arch_opt,
+            weight_opt=weight_opt,
+        )
+        metrics = {
+            "loss": value,
+            "accuracy": accuracy,
+            "arch_loss": arch_loss,
+            "arch_accuracy": arch_accuracy,
+            "temperature": temperature,
+        }
+        return new_state, (metrics, gradient)
+
+    def _draw(self, key, arch, temperature) -> Mapping[str, jax.Array]:
+        """One draw for each name of a choice: the key is folded with the name's."""
+
+        def sampler(key, logits):
+            return self.method.sampler(key, logits, temperature)
+
+        return draw_choices(key, arch, sampler=sampler).weights
+
+    def _placed(self, x: jax.Array) -> jax.Array:
+        if self._sharding is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, self._sharding)
+
+
+def _first_logits(space: Space, method: Method, key: jax.Array) -> dict[str, jax.Array]:
+    mean, deviation = method.init
+    logits = {}
+    for name, choice in space.choices.items():
+        own = jax.random.fold_in(key, diagnostics.stable_hash(name))
+        logits[name] = mean + deviation * jax.random.normal(own, choice.shape)
+    return logits
+
+
+def _over(mesh: Mesh, batch_size: int) -> NamedSharding:
+    """Examples over the first axis of a mesh, whatever the kinds of its axes."""
+    axis = mesh.axis_names[0]
+    if batch_size % mesh.shape[axis]:
+        raise search_error(
+            "batch_size",
+            f"be a multiple of the {mesh.shape[axis]} devices of the mesh",
+            batch_size,
+            "Change it, or use fewer devices.",
+        )
+    return NamedSharding(Mesh(mesh.devices, mesh.axis_names), PartitionSpec(axis))
+
+
+def fit(
+    search: Search,
+    state: SearchState | None = None,
+    on_epoch: Callable[[SearchState, dict[str, float]], None] = lambda state, row: None,
+) -> SearchState:
+    """Runs a search from a state to its end.
+
+    Args:
+        search: the search.
+        state: where to go on from; the first state if None.
+        on_epoch: called after every epoch with the new state and its metrics, as
+            numbers: losses in nats, accuracies as fractions, temperature, the
+            diagnostics of `gumbax.search.loops.diagnostics`, and the accuracies of
+            `gap`.
+
+    Returns:
+        The final state.
+
+    Raises:
+        SearchError: a loss or the state is not finite. `on_epoch` has not seen that
+            state.
+    """
+    state = search.init() if state is None else state
+    while (done := int(state.step) // search.steps_per_epoch) < search.num_epochs:
+        state, metrics = search.epoch(state)
+        found = metrics | diagnostics.of_logits(state.arch, search.space)
+        row = {name: float(np.asarray(v)) for name, v in found.items()}
+        losses = row["loss"], row["arch_loss"]
+        # The last step of an epoch can break the weights, and no loss shows it yet.
+        if not np.isfinite(losses).all() or not all_finite(state):
+            raise SearchError(
+                f"The loss became {losses[0]} (weights), {losses[1]} (architecture), "
+                f"or a weight NaN, in epoch {done + 1}. What was saved before is "
+                "kept. Lower the learning rates of the method."
+            )
+        row |= search.gap(state)
+        on_epoch(state, {"epoch": done + 1, "step": int(state.step)} | row)
+    return state

@@ -1,0 +1,128 @@
+"""Reports of finished searches, read again and put together over the seeds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gumbax.search.report import gap, plots
+from gumbax.search.report.gap import Row
+from gumbax.search.store import folder
+from gumbax.search.store.errors import search_error
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What report.json holds of one search.
+
+    Attributes:
+        folder: where it was.
+        options: of the search.
+        rows: of the report.
+    """
+
+    folder: Path
+    options: dict[str, Any]
+    rows: tuple[Row, ...]
+
+    @property
+    def method(self) -> str:
+        """The name of the search method."""
+        return self.options["method"]
+
+
+def read_report(out: Path) -> Report:
+    """The report of a finished search.
+
+    Raises:
+        SearchError: there is no report, or it cannot be read.
+    """
+    path = out / REPORT
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        options = dict(content["options"])
+        for name in ("method", "seed", "dataset"):
+            options[name]
+        return Report(out, options, gap.from_json(content["rows"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise search_error(
+            "run",
+            "be the folder of a finished search",
+            f"{path}, which cannot be read ({error})",
+            "Finish it: `gumbax search --resume --out` and the folder.",
+        ) from error
+
+
+def for_plot(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
+    """Name -> mean and standard deviation, as `plots.draw_gap` takes them."""
+    return {row.name: (row.mean, row.std) for row in rows}
+
+
+def compare(folders: Sequence[Path], out: Path | None = None) -> str:
+    """The report of several searches: means over the seeds, method by method.
+
+    Args:
+        folders: of finished searches. Those of one method differ in the seed alone.
+        out: where the figure (gap.svg, gap.png) and the tables (gap.txt) go.
+
+    Returns:
+        One table for each method.
+
+    Raises:
+        SearchError: a folder has no report, or two searches of one method have other
+            options, or the same seed.
+    """
+    by_method: dict[str, list[Report]] = {}
+    for one in folders:
+        found = read_report(one)
+        by_method.setdefault(found.method, []).append(found)
+    tables, figure = [], {}
+    for method, reports in by_method.items():
+        _check_alike(reports)
+        together = gap.over_seeds([one.rows for one in reports])
+        runs = "1 run" if len(reports) == 1 else f"{len(reports)} runs"
+        tables.append(gap.format_table(together, f"Method {method}, {runs}"))
+        figure[method] = for_plot(together)
+    text = "\n".join(tables)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        folder.write(out / "gap.txt", text)
+        plots.draw_gap(figure, [out / "gap.svg", out / "gap.png"])
+    return text
+
+
+def _check_alike(reports: Sequence[Report]) -> None:
+    """Means over the seeds are those of one experiment, each seed once."""
+    first = reports[0]
+    seeds: dict[int, Path] = {}
+    for one in reports:
+        seed = one.options["seed"]
+        differing = [
+            name
+            for name in first.options | one.options
+            if name not in ("seed", "dataset")
+            and first.options.get(name) != one.options.get(name)
+        ]
+        # The same file may have another path on another machine.
+        names = [Path(str(r.options["dataset"])).name for r in (first, one)]
+        differing += ["dataset"] * (names[0] != names[1])
+        if differing:
+            raise search_error(
+                "run",
+                f"differ from the others of its method in the seed alone "
+                f"({first.method})",
+                f"another {', '.join(differing)} in {one.folder} than in "
+                f"{first.folder}",
+                "Report them apart.",
+            )
+        if seed in seeds:
+            raise search_error(
+                "run",
+                f"have a seed of its own ({first.method})",
+                f"seed {seed} in {seeds[seed]} and in {one.folder}",
+                "Name each run once.",
+            )
+        seeds[seed] = one.folder

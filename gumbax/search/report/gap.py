@@ -1,0 +1,292 @@
+"""The gap report: what was trained in the search against what is kept."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from gumbax.edge.choices import draw_choices
+from gumbax.search.data.dataset import Dataset, Examples
+from gumbax.search.genotype.genotype import Genotype
+from gumbax.search.loops.diagnostics import stable_hash
+from gumbax.search.loops.evaluation import accuracy, predict, soft_weights
+from gumbax.search.loops.training import TrainingOptions, train_and_test
+from gumbax.search.methods.methods import Soft, softened
+from gumbax.search.network.derivation import modules_of, recalibrate
+from gumbax.search.network.supernet import (
+    Network,
+    Supernet,
+    dense_operation,
+    path_operation,
+)
+from gumbax.search.spaces.edges import Operation
+from gumbax.search.spaces.space import Space
+from gumbax.search.store import lines
+
+NUM_DRAWS = 20
+_TRAINED = ("name", "genotype", "training", "test_accuracy")
+RECALIBRATION_BATCHES = 20
+SOFT = "soft network"
+DRAWN = "straight-through network"
+ARGMAX = "argmax, inherited weights"
+RECALIBRATED = "argmax, recalibrated"
+RETRAINED = "derived, retrained"
+RANDOM = "random architectures"
+NOTES = {
+    SOFT: "weighted sum of all operations, at the last temperature",
+    DRAWN: "networks drawn from the logits",
+    ARGMAX: "the derived network, weights of the search",
+    RECALIBRATED: "the same, statistics of its own activations",
+    RETRAINED: "the same network, trained from scratch",
+    RANDOM: "same space, trained equally",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report; accuracies in percent of the test set.
+
+    Attributes:
+        name: what was measured.
+        values: one accuracy, or several: of draws, architectures or seeds.
+    """
+
+    name: str
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation, None for a single value."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+
+def evaluate_supernet(
+    supernet: Supernet,
+    genotype: Genotype,
+    test: Examples,
+    temperature,
+    key: jax.Array,
+    *,
+    soft: Soft = softened,
+) -> tuple[Row, ...]:
+    """Measures one searched network in the three ways of using its logits.
+
+    Args:
+        supernet: the searched network.
+        genotype: what is derived from it.
+        test: the test set.
+        temperature: the last one of the search.
+        key: of the 20 draws of the straight-through network.
+        soft: weights of the soft network, those of the method.
+
+    Returns:
+        Accuracy of the weighted sum of all operations, of each drawn network, and of
+        the derived one with the weights that it has in the supernet.
+    """
+    logits = supernet.logits()
+
+    def measure(weights: Mapping[str, jax.Array], operation: Operation) -> float:
+        classes = predict(
+            supernet.network, test.inputs, weights=weights, operation=operation
+        )
+        return accuracy(classes, test.labels)
+
+    draws = [
+        draw_choices(one, logits, hard=True).weights
+        for one in jax.random.split(key, NUM_DRAWS)
+    ]
+    summed = soft_weights(logits, temperature, soft)
+    return (
+        Row(SOFT, (measure(summed, dense_operation),)),
+        Row(DRAWN, tuple(measure(weights, path_operation) for weights in draws)),
+        Row(ARGMAX, (measure(genotype.weights(supernet.space), path_operation),)),
+    )
+
+
+def evaluate_derived(
+    derived: Network, train: Examples, test: Examples, key: jax.Array
+) -> tuple[Row, ...]:
+    """The derived network with statistics measured on batches of the training set.
+
+    Returns:
+        A row, or none where nothing is normalised over the batch.
+    """
+    calibrated = calibrate(derived, train, key)
+    if calibrated is derived:
+        return ()
+    classes = predict(calibrated, test.inputs)
+    return (Row(RECALIBRATED, (accuracy(classes, test.labels),)),)
+
+
+def calibrate(derived: Network, train: Examples, key: jax.Array) -> Network:
+    """A network that predicts one example alone as it does in a batch.
+
+    Args:
+        derived: what `derive` gave.
+        train: training examples.
+        key: of the 20 batches of 256 that statistics are measured on.
+
+    Returns:
+        `derived` itself where nothing is normalised over the batch.
+    """
+    norms = [m for m in modules_of(derived) if isinstance(m, nnx.BatchNorm)]
+    if not norms:
+        return derived
+    size = min(256, train.size)
+    order = jax.random.permutation(key, train.size)
+    count = min(RECALIBRATION_BATCHES, train.size // size)
+    batches = [train.inputs[order[i * size : (i + 1) * size]] for i in range(count)]
+    return recalibrate(derived, batches)
+
+
+def agrees(supernet: Supernet, derived: Network, genotype: Genotype, x) -> bool:
+    """Whether the derived network predicts what the supernet does for these choices.
+
+    Classes may differ where rounding decides: one, or at most one in a thousand.
+    """
+    expected = predict(
+        supernet.network,
+        x,
+        weights=genotype.weights(supernet.space),
+        operation=path_operation,
+    )
+    found = predict(derived, x)
+    return int(np.sum(expected != found)) <= max(1, len(found) // 1000)
+
+
+def random_genotypes(space: Space, count: int, key: jax.Array) -> tuple[Genotype, ...]:
+    """The architectures to compare with."""
+    return tuple(Genotype.random(one, space) for one in jax.random.split(key, count))
+
+
+def train_all(
+    space: Space,
+    genotypes: Mapping[str, Genotype],
+    dataset: Dataset,
+    options: TrainingOptions,
+    *,
+    seed: int,
+    record: Path,
+    on_progress: Callable[[str, int], None] = lambda name, epoch: None,
+) -> dict[str, float]:
+    """Trains networks from scratch and equally, each once.
+
+    Args:
+        space: the space of the genotypes.
+        genotypes: name -> architecture.
+        dataset: trained on all of its training set.
+        options: how each is trained.
+        seed: of the trainings; each has its own, by its name.
+        record: JSON-lines file of finished trainings. What it holds, of the same
+            architecture, options and seed, is not done again.
+        on_progress: called with the name and the number of epochs done.
+
+    Returns:
+        name -> test accuracy in percent.
+    """
+    done = {row["name"]: row for row in lines.keep(record, fields=_TRAINED)}
+    results = {}
+    for name, genotype in genotypes.items():
+        text = str(genotype)
+        same = {"name": name, "genotype": text, "training": f"{options}, seed {seed}"}
+        if same.items() <= done.get(name, {}).items():
+            results[name] = done[name]["test_accuracy"]
+            on_progress(name, options.num_epochs)
+            continue
+        results[name] = train_and_test(
+            space,
+            genotype,
+            dataset,
+            options,
+            seed=stable_hash(f"{seed} {name}") >> 1,
+            on_epoch=functools.partial(on_progress, name),
+        )
+        row = same | {"test_accuracy": results[name]}
+        with record.open("a", encoding="utf-8") as file:
+            lines.append(file, row)
+    return results
+
+
+def over_seeds(reports: Sequence[Sequence[Row]]) -> tuple[Row, ...]:
+    """One report of several runs: for each line the means of the runs.
+
+    The random architectures of all runs are put together.
+    """
+    names = dict.fromkeys(row.name for report in reports for row in report)
+    rows = []
+    for name in names:
+        found = [row for report in reports for row in report if row.name == name]
+        if name == RANDOM:
+            values = tuple(value for row in found for value in row.values)
+        else:
+            values = tuple(row.mean for row in found)
+        rows.append(Row(name, values))
+    return tuple(rows)
+
+
+def format_table(rows: Sequence[Row], title: str) -> str:
+    """The report as text."""
+    lines = [title, ""]
+    for row in rows:
+        spread = "" if row.std is None else f" ± {row.std:.2f}"
+        number = f"{row.mean:6.2f} %{spread}"
+        count = f" ({len(row.values)})" if len(row.values) > 1 else ""
+        lines.append(f"  {row.name:<26}{number:<18}{NOTES[row.name]}{count}")
+    lines += ["", "  discretisation gap (as searched minus argmax, in points)"]
+    for name, (gap, std) in gap_over_runs(rows).items():
+        spread = "" if std is None else f"   ± {std:.2f}"
+        lines.append(f"  {name:<26}{gap:+6.2f}{spread}")
+    return "\n".join(lines) + "\n"
+
+
+def gaps(rows: Sequence[Row]) -> dict[str, float]:
+    """Points lost between what was searched, in its two readings, and what is kept."""
+    by_name = {row.name: row.mean for row in rows}
+    return {name: by_name[name] - by_name[ARGMAX] for name in (SOFT, DRAWN)}
+
+
+def gap_over_runs(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
+    """The gaps, and their standard deviation where rows have a value of each run."""
+    by_name = {row.name: row.values for row in rows}
+    kept = by_name[ARGMAX]
+    found: dict[str, tuple[float, float | None]] = {}
+    for name, gap in gaps(rows).items():
+        searched = by_name[name]
+        std = None
+        if len(searched) == len(kept) > 1:
+            std = float(np.std(np.subtract(searched, kept), ddof=1))
+        found[name] = gap, std
+    return found
+
+
+def to_json(rows: Sequence[Row]) -> list[dict]:
+    """Rows for report.json."""
+    return [
+        {"name": row.name, "mean": row.mean, "std": row.std, "values": list(row.values)}
+        for row in rows
+    ]
+
+
+def from_json(rows: Sequence[Mapping]) -> tuple[Row, ...]:
+    """Undoes `to_json`.
+
+    Raises:
+        ValueError: a row has an unknown name or no values, or one of those of the gap
+            is not there.
+    """
+    found = tuple(Row(r["name"], tuple(map(float, r["values"]))) for r in rows)
+    for row in found:
+        if row.name not in NOTES or not row.values:
+            raise ValueError(f"the row {row.name!r} with {len(row.values)} values")
+    missing = {SOFT, DRAWN, ARGMAX} - {row.name for row in found}
+    if missing:
+        raise ValueError(f"no row {min(missing)!r}")
+    return found

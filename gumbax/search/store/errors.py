@@ -1,0 +1,12 @@
+"""The error that the command line shows without a traceback."""
+
+from gumbax._common import checks
+
+
+class SearchError(ValueError):
+    """Something that the user can mend: an option, a file, a folder."""
+
+
+def search_error(argument: str, must: str, got: object, cure: str) -> SearchError:
+    """Builds the error in the form of all argument errors."""
+    return SearchError(checks.message("gumbax search", argument, must, got, cure))

@@ -1,0 +1,212 @@
+"""Sets by name, of arrays, of iterators; the real sets where they are there."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gumbax.search.data import datasets
+from gumbax.search.store.errors import SearchError
+from tests.search.data_files import (
+    IDX_NAMES,
+    assert_holds,
+    idx,
+    images,
+    refused,
+    small_arrays,
+)
+
+REAL = Path(__file__).parents[4] / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return datasets.load("digits")
+
+
+@pytest.fixture
+def arrays():
+    return small_arrays()
+
+
+def test_unknown_name_lists_the_known_ones():
+    refused("got 'digit'. Known: digits", "digit")
+
+
+@pytest.mark.parametrize("source", ["no/such.npz", Path("digits"), "such.csv"])
+def test_missing_path(source):
+    refused("`dataset` must be an existing path", source)
+
+
+def test_digits(digits):
+    assert digits.train.inputs.shape == (1437, 8, 8, 1)
+    assert digits.test.inputs.shape == (360, 8, 8, 1)
+    assert (digits.train.inputs.min(), digits.train.inputs.max()) == (0, 1)
+    counts = np.bincount(digits.test.labels, minlength=digits.num_classes)
+    labels = np.concatenate([digits.train.labels, digits.test.labels])
+    np.testing.assert_allclose(counts, np.bincount(labels) * 360 / 1797, atol=1)
+
+
+def test_digits_are_split_as_ever(digits):
+    """Results of earlier versions stay comparable: hash of the labels in order."""
+    digest = hashlib.sha256(np.asarray(digits.test.labels).astype(np.uint8).tobytes())
+    assert digest.hexdigest()[:16] == "70ee2850bb25b543"
+
+
+def test_limit_keeps_proportions_and_nests_and_leaves_the_test_set(digits):
+    small, large = (datasets.load("digits", limit=n, seed=1) for n in (50, 200))
+    assert (small.train.size, large.train.size) == (50, 200)
+    assert images(small.train) < images(large.train) < images(digits.train)
+    np.testing.assert_array_equal(small.test.inputs, digits.test.inputs)
+    for dataset in (small, large):
+        shares = np.bincount(dataset.train.labels) / dataset.train.size
+        expected = np.bincount(digits.train.labels) / digits.train.size
+        assert np.abs(shares - expected).max() * dataset.train.size <= 1.5
+    other = datasets.load("digits", limit=50, seed=2)
+    assert images(other.train) != images(small.train)
+
+
+def test_limit_keeps_rare_classes(tmp_path):
+    y = np.repeat(np.arange(3), [2, 100, 900])
+    arrays = {"x_train": np.eye(1002), "y_train": y, "x_test": np.eye(1002)}
+    np.savez(tmp_path / "rare.npz", **arrays, y_test=y)
+    train = datasets.load(tmp_path / "rare.npz", limit=10).train
+    counts = np.bincount(train.labels)
+    assert (counts[0], counts.sum()) == (1, 10)
+    rows = np.asarray(train.inputs).argmax(axis=1)
+    np.testing.assert_array_equal(train.labels, y[rows])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"limit": 0}, "`limit` must be an integer of at least 1, got 0"),
+        ({"limit": 9}, "`limit` must keep an example of each of 10 classes, got 9"),
+        ({"limit": 2.5}, "`limit` must be an integer"),
+        ({"test_size": 1.0}, "`test_size` must be a number between 0 and 1, got 1.0"),
+        ({"seed": -1}, "`seed` must be an integer in 0..2**32-1, got -1"),
+    ],
+)
+def test_arguments_out_of_range(options, match):
+    refused(match, "digits", **options)
+
+
+def test_images_get_a_channel_axis_and_uint8_a_scale(arrays):
+    assert_holds(datasets.from_arrays("mine", **arrays), arrays)
+
+
+def test_other_numbers_keep_their_values_and_are_copied():
+    x = np.array([[0.5, -3.0], [200.0, 7.0]], np.float32)
+    dataset = datasets.from_arrays("mine", x, [[0], [1]], x, [0.0, 1.0])
+    x[:] = 0
+    np.testing.assert_array_equal(dataset.train.inputs, [[0.5, -3.0], [200.0, 7.0]])
+    assert dataset.train.labels.tolist() == [0, 1]
+
+
+def with_nan(x):
+    x = x.astype(np.float64)
+    x[3, 1, 1] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("x_train", with_nan, "NaN or infinity in 1 inputs, first in 3"),
+        ("x_train", lambda x: x * 1e300, "got NaN or infinity in"),
+        ("x_train", lambda x: x[:-1], "one label for each of 29 inputs, got 30"),
+        ("x_train", lambda x: x.astype(str), "be inputs as real numbers, got type <U"),
+        ("x_train", lambda x: x * 1j, "be inputs as real numbers, got type complex"),
+        ("x_train", lambda x: x[0, 0], "or features [n, D], n > 0, got shape (5,)"),
+        ("x_train", lambda x: x[:0], "n > 0, got shape (0, 4, 5)"),
+        ("x_train", lambda x: [*x[1:], x[0, :2]], "got shapes (4, 5), (2, 5)"),
+        ("x_train", lambda x: {"image": x}, "be inputs of one shape, got Python obj"),
+        ("x_test", lambda x: x[:, :3], "of shape (4, 5, 1) as in training, got shape"),
+        ("y_train", lambda y: y - 1.0, "be integers from 0, got -1.0 in example 0"),
+        ("y_train", lambda y: y + 0.5, "be integers from 0, got 0.5 in example 0"),
+        ("y_train", lambda y: y * np.nan, "be integers from 0, got nan in example 0"),
+        ("y_train", lambda y: y + 2**40, "got 1099511627776 in example 0"),
+        ("y_train", lambda y: y * 2, "to the largest, 4, got no example of class 1"),
+        ("y_train", lambda y: y + 1, "no example of class 0. Number the classes"),
+        ("y_train", lambda y: np.eye(3)[y], "Of one-hot rows take `.argmax(axis=1)`"),
+        ("y_test", lambda y: y + 1, "labels of the training set, 0..2, got 3. Add"),
+        ("y_test", lambda y: y[1:], "`mine: y_test` must hold one label for each of 9"),
+    ],
+)
+def test_values_that_do_not_fit(arrays, name, change, match):
+    arrays[name] = change(arrays[name].astype(int) if name[0] == "y" else arrays[name])
+    with pytest.raises(SearchError, match=re.escape(match)):
+        datasets.from_arrays("mine", **arrays)
+
+
+def test_class_names_are_one_for_each_class(arrays):
+    dataset = datasets.from_arrays("mine", **arrays, class_names=["a", "b", "c"])
+    assert dataset.class_names == ("a", "b", "c")
+    with pytest.raises(SearchError, match="`mine: class_names` must hold 3 names"):
+        datasets.from_arrays("mine", **arrays, class_names=["a"])
+
+
+def test_iterators_of_batches_and_of_examples(arrays):
+    train = zip(np.split(arrays["x_train"], 5), np.split(arrays["y_train"], 5))  # noqa: B905
+    test = ((x, int(y)) for x, y in zip(arrays["x_test"], arrays["y_test"]))  # noqa: B905
+    assert_holds(datasets.from_batches("mine", train, test), arrays)
+
+
+@pytest.mark.parametrize(
+    ("items", "match"),
+    [
+        ([], "`mine: train_iterator` must yield pairs, got nothing. A loader"),
+        ([1], "must yield pairs (x, y), got a int in item 0"),
+        ([(np.ones(3), 0), (np.ones(4), 1)], "got shapes (3,), (4,) after the first"),
+        ([(np.ones((3, 2)), np.ones(2))], "got shapes (3, 2) and (2,) in item 0"),
+    ],
+)
+def test_iterators_that_do_not_fit(items, match):
+    with pytest.raises(SearchError, match=re.escape(match)):
+        datasets.from_batches("mine", items, items)
+
+
+@pytest.mark.parametrize("name", ["", "notes.txt", "cifar-10-python.tar.gz"])
+def test_formats_that_are_not_known(tmp_path, name):
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    refused("be a data set in a known format, got", tmp_path / name)
+
+
+SHA256 = {
+    "mnist": "37ac4434c24aa2360e2a8ddfd357ba4cdcf48919961b2b780a6d3040894d1a02",
+    "fashion_mnist": "b449bc40c8140657fbdcb1f7daa479c7215d809df909f55e7a091fbc92b11db0",
+}
+MEAN_AND_DEVIATION = {
+    "mnist": ((0.130660, 0.308108), (0.132515, 0.310480)),
+    "fashion_mnist": ((0.286041, 0.353024), (0.286849, 0.352444)),
+}
+
+
+@pytest.mark.parametrize("name", SHA256)
+def test_real_images(name, tmp_path):
+    path = REAL / f"{name}.npz"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} in {path.parent.name}/ beside the repository")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256[name]
+    dataset = datasets.load(path)
+    assert dataset.train.inputs.shape == (60_000, 28, 28, 1)
+    assert dataset.test.inputs.shape == (10_000, 28, 28, 1)
+    assert dataset.num_classes == 10
+    for part, expected in zip(
+        (dataset.train, dataset.test), MEAN_AND_DEVIATION[name], strict=True
+    ):
+        inputs = np.asarray(part.inputs)
+        found = inputs.mean(dtype=np.float64), inputs.std(dtype=np.float64)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        role = "train" if part is dataset.train else "test"
+        pixels = np.rint(inputs[..., 0] * 255).astype(np.uint8)
+        labels = np.asarray(part.labels).astype(np.uint8)
+        (tmp_path / IDX_NAMES[f"x_{role}"]).write_bytes(idx(pixels))
+        (tmp_path / IDX_NAMES[f"y_{role}"]).write_bytes(idx(labels))
+    again = datasets.load(tmp_path)
+    for part, other in ((dataset.train, again.train), (dataset.test, again.test)):
+        np.testing.assert_array_equal(part.inputs, other.inputs)
+        np.testing.assert_array_equal(part.labels, other.labels)

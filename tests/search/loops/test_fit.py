@@ -1,0 +1,319 @@
+"""The search loop: what it sees, draws, resumes and refuses."""
+
+import dataclasses
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gumbax.search.data.dataset import Examples
+from gumbax.search.loops.evaluation import accuracy, predict, soft_weights
+from gumbax.search.loops.fit import Search, fit
+from gumbax.search.methods.methods import METHODS
+from gumbax.search.network.derivation import derive
+from gumbax.search.network.supernet import dense_operation
+from gumbax.search.spaces.cell_space import CellSpace
+from gumbax.search.store.errors import SearchError
+from tests.search.conftest import BATCH_SIZE, CHAIN, NUM_EPOCHS, poisoned
+
+METRICS = {
+    "epoch",
+    "step",
+    "loss",
+    "accuracy",
+    "arch_loss",
+    "arch_accuracy",
+    "temperature",
+    "entropy",
+    "effective_operations",
+    "skip_fraction",
+    "gradient_snr",
+    "gradient_snr/cell",
+    "soft_accuracy",
+    "drawn_accuracy",
+    "argmax_accuracy",
+}
+
+
+@pytest.fixture(scope="module")
+def whole(search):
+    """Final state and rows of an uninterrupted search, with its states on the way."""
+    rows, states = [], []
+
+    def on_epoch(state, row):
+        rows.append(row)
+        states.append(state)
+
+    return fit(search, on_epoch=on_epoch), rows, states
+
+
+def features(count, num_classes=3):
+    x = np.random.default_rng(0).normal(size=(count, 5))
+    return Examples(
+        inputs=jnp.asarray(x, jnp.float32), labels=jnp.arange(count) % num_classes
+    )
+
+
+def small_search(count=16, batch_size=8, method=METHODS["gumbel"], **options):
+    return Search(
+        CHAIN,
+        dataclasses.replace(method, warmup=0.0),
+        features(count),
+        num_classes=3,
+        num_epochs=2,
+        batch_size=batch_size,
+        **options,
+    )
+
+
+# Data
+
+
+def test_halves_are_disjoint_and_have_every_class(search, digits):
+    halves = [
+        {np.asarray(image).tobytes() for image in half.inputs}
+        for half in (search.weight_half, search.arch_half)
+    ]
+    assert not halves[0] & halves[1]
+    assert len(halves[0]) + len(halves[1]) == digits.train.size
+    for half in (search.weight_half, search.arch_half):
+        assert set(half.labels.tolist()) == set(range(10))
+
+
+def test_search_takes_no_test_set():
+    for function in (Search, fit, Search.epoch, Search.step, Search.gap):
+        assert not [p for p in inspect.signature(function).parameters if "test" in p]
+
+
+# The loop
+
+
+def test_logits_rest_in_the_warm_up_and_move_after_it(search, whole):
+    _, _, states = whole
+    first = search.init().arch["cell"]
+    moved = [bool((state.arch["cell"] != first).any()) for state in states]
+    assert moved == [False, False, True, True]
+
+
+def test_loss_falls_and_metrics_are_complete(search, whole):
+    _, rows, _ = whole
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert {frozenset(row) for row in rows} == {frozenset(METRICS)}
+    assert all(isinstance(v, int | float) for row in rows for v in row.values())
+    temperatures = [row["temperature"] for row in rows]
+    assert 2 > temperatures[0] > temperatures[-1] > 0.2
+    assert search.num_steps == NUM_EPOCHS * 3
+
+
+def test_metrics_of_the_gap_are_those_of_the_networks(search, whole):
+    """Measured here on the supernet and on the derived network, in one batch each."""
+    final, rows, _ = whole
+    supernet, half = search.supernet(final), search.arch_half
+    derived = derive(supernet, search.method.genotype(final.arch, search.space))
+    soft = soft_weights(final.arch, search.temperature(final.step))
+    classes = predict(
+        supernet.network, half.inputs, weights=soft, operation=dense_operation
+    )
+    expected = accuracy(classes, half.labels) / 100
+    assert rows[-1]["soft_accuracy"] == pytest.approx(expected, abs=0.01)
+    expected = accuracy(predict(derived, half.inputs), half.labels) / 100
+    assert rows[-1]["argmax_accuracy"] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 3])
+def test_search_goes_on_from_any_state_bit_for_bit(search, whole, epoch):
+    final, rows, states = whole
+    again = []
+    resumed = fit(search, states[epoch], lambda state, row: again.append(row))
+    chex.assert_trees_all_equal(resumed, final)
+    assert again == rows[epoch + 1 :]
+
+
+def test_whole_schedule_is_one_trace(search, whole):
+    assert len(whole[1]) == NUM_EPOCHS
+    assert search._epoch._cache_size() == 1
+
+
+def test_seed_changes_the_search(space, digits, search):
+    other = Search(
+        space,
+        search.method,
+        digits.train,
+        num_classes=10,
+        num_epochs=NUM_EPOCHS,
+        batch_size=BATCH_SIZE,
+        seed=4,
+    )
+    leaves = zip(
+        jax.tree.leaves(other.init().weights),
+        jax.tree.leaves(search.init().weights),
+        strict=True,
+    )
+    assert any((a != b).any() for a, b in leaves)
+    assert (other.arch_half.labels != search.arch_half.labels).any()
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """15 examples: halves of 8 and 7, which have two batches of 4 and one."""
+    return small_search(15, batch_size=4)
+
+
+def test_halves_whose_numbers_of_batches_differ(uneven):
+    assert (uneven.weight_half.size, uneven.arch_half.size) == (8, 7)
+    assert uneven.steps_per_epoch == 1
+    state, _ = uneven.epoch(uneven.init())
+    assert int(state.step) == 1
+
+
+def test_batch_is_at_most_a_half():
+    search = small_search(10, batch_size=64)
+    assert (search.batch_size, search.steps_per_epoch) == (5, 1)
+
+
+def test_class_that_cannot_be_in_both_halves_is_refused():
+    with pytest.raises(SearchError, match="two examples of every class"):
+        small_search(4)
+
+
+def test_images_of_every_step_are_augmented():
+    seen = []
+
+    def augmentation(key, x):
+        seen.append((key, x.shape))
+        return x
+
+    search = small_search(augmentation=augmentation)
+    batch = Examples(inputs=jnp.ones((8, 5)), labels=jnp.zeros(8, int))
+    jax.eval_shape(search.step, search.init(), search._rest, batch, batch)
+    assert [shape for _, shape in seen] == [(8, 5), (8, 5)]
+    assert seen[0][0] is not seen[1][0]
+
+
+# Draws
+
+
+def test_cells_share_a_draw_and_the_two_steps_do_not():
+    names = ("skip_connect", "nor_conv_1x1", "avg_pool_3x3")
+    space = CellSpace("shared", names, 2, 4, cells_per_stage=2, num_stages=1)
+    seen = []
+    method = METHODS["gdas_sampled"]
+
+    def operation(weights, branches, params, x, *, key=None):
+        jax.debug.callback(lambda w: seen.append(np.asarray(w)), weights, ordered=True)
+        return method.operation(weights, branches, params, x, key=key)
+
+    x = np.random.default_rng(0).normal(size=(48, 4, 4, 1)).astype(np.float32)
+    search = Search(
+        space,
+        dataclasses.replace(method, operation=operation),
+        Examples(inputs=jnp.asarray(x), labels=jnp.arange(48) % 3),
+        num_classes=3,
+        num_epochs=1,
+        batch_size=4,
+    )
+    jax.block_until_ready(search.epoch(search.init()))
+    jax.effects_barrier()
+    # [step, architecture or weights, cell, primitive]
+    draws = np.stack(seen).reshape(6, 2, 2, 3)
+    np.testing.assert_array_equal(draws[:, :, 0], draws[:, :, 1])
+    assert np.isin(draws, (0, 1)).all()
+    assert (draws[:, 0] != draws[:, 1]).any()
+    assert (draws[1:] != draws[:-1]).any()
+
+
+# Devices
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    devices = jax.devices()
+    if len(devices) != 8:
+        pytest.skip("needs eight devices")
+    # Its axes are explicit or automatic by the version of JAX.
+    return jax.make_mesh((8,), ("data",))
+
+
+def test_batch_is_shared_out_evenly(mesh):
+    with pytest.raises(SearchError, match="be a multiple of the 8 devices of the mesh"):
+        small_search(count=48, mesh=mesh, batch_size=12)
+
+
+def test_eight_devices_draw_alike_and_give_the_metrics_of_one(
+    space, digits, search, mesh
+):
+    sharded = Search(
+        space,
+        search.method,
+        digits.train,
+        num_classes=10,
+        num_epochs=NUM_EPOCHS,
+        batch_size=BATCH_SIZE,
+        seed=3,
+        mesh=mesh,
+    )
+    key, open_choice = jax.random.key(7), {"cell": jnp.zeros((3, 4))}
+    draws = [s._draw(key, open_choice, jnp.float32(1)) for s in (search, sharded)]
+    chex.assert_trees_all_equal(*draws)
+    state, metrics = search.epoch(search.init())
+    found_state, found = sharded.epoch(sharded.init())
+    chex.assert_trees_all_close(found_state.weights, state.weights, atol=2e-3)
+    assert set(found) == set(metrics)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-3, err_msg=name)
+
+    # Which operations were drawn: the others have no moments.
+    def touched(state):
+        moments = state.weight_opt[1][0].mu["cells"]
+        return jax.tree.map(
+            lambda m: np.asarray(m != 0).reshape(len(m), -1).any(1), moments
+        )
+
+    expected = touched(state)
+    chex.assert_trees_all_equal(touched(found_state), expected)
+    assert {bool(t) for leaf in jax.tree.leaves(expected) for t in leaf} == {
+        True,
+        False,
+    }
+
+
+def test_eight_devices_have_the_gradients_of_one(mesh):
+    batch = features(8)
+    steps = []
+    for options in ({}, {"mesh": mesh}):
+        search = small_search(**options)
+        step = jax.jit(search.step)
+        steps.append(step(search.init(), search._rest, batch, batch))
+    (state, (metrics, gradient)), (found_state, (found, found_gradient)) = steps
+    scale = np.abs(gradient["layers"]).max()
+    assert scale > 1e-3
+    chex.assert_trees_all_close(found_gradient, gradient, rtol=0, atol=1e-5 * scale)
+    chex.assert_trees_all_close(found, metrics, rtol=1e-5)
+    chex.assert_trees_all_close(found_state.weights, state.weights, atol=1e-5)
+
+
+# What is not finite
+
+
+def test_loss_that_is_not_finite_stops_before_the_callback(search):
+    state, seen = search.init(), []
+    broken = dataclasses.replace(state, weights=poisoned(state.weights))
+    with pytest.raises(SearchError, match="What was saved before is kept"):
+        fit(search, broken, lambda state, row: seen.append(row))
+    assert not seen
+
+
+@pytest.mark.parametrize("part", ["weight_opt", "arch_opt"])
+def test_weights_that_the_last_step_broke_stop_too(uneven, part):
+    """The losses of an epoch with one step are those before the update."""
+    assert uneven.steps_per_epoch == 1
+    state, seen = uneven.init(), []
+    broken = dataclasses.replace(state, **{part: poisoned(getattr(state, part))})
+    with pytest.raises(SearchError, match="in epoch 1"):
+        fit(uneven, broken, lambda state, row: seen.append(row))
+    assert not seen
