@@ -25,6 +25,21 @@ def pytest_addoption(parser):
         action="store_true",
         help="run the notebooks at full size, minutes each, not at smoke size",
     )
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="also run the sweeps that CI runs once, on the newest versions",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves the exhaustive sweeps out, unless they are asked for."""
+    if config.getoption("--exhaustive"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture

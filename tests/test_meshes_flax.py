@@ -77,6 +77,7 @@ def test_linen(mesh, options):
     assert_as_on_one_device(mesh, loss, variables, X)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("operation", "hard"), [(path_operation, True), (dense_operation, False)]
 )

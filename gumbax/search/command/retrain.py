@@ -7,10 +7,10 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from gumbax.search.command import start
 from gumbax.search.command.options import Options
 from gumbax.search.command.progress import Progress, Silent
 from gumbax.search.command.run import CHECKPOINTS, GENOTYPE, load_data
-from gumbax.search.command.start import RETRAIN
 from gumbax.search.data.dataset import Dataset
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.loops.evaluation import accuracy, predict
@@ -111,7 +111,7 @@ def retrain(
     )
     with folder.alone(out):
         _check_same(out, genotype)
-        folder.record(out, asdict(asked), RETRAIN, data=dataset.fingerprint())
+        start.record(out, asked, start.RETRAIN, data=dataset.fingerprint())
         folder.write(out / GENOTYPE, genotype.to_json())
         return _train(out, genotype, training, options, dataset, progress)
 

@@ -15,7 +15,6 @@ import numpy as np
 from gumbax.search.command import start
 from gumbax.search.command.options import Options
 from gumbax.search.command.progress import Progress, Silent
-from gumbax.search.command.start import SEARCH
 from gumbax.search.data import datasets
 from gumbax.search.data.dataset import Dataset
 from gumbax.search.genotype.genotype import Genotype
@@ -82,7 +81,7 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
     dataset = load_data(options)
     search = make_search(options, dataset)
     with folder.alone(out):
-        folder.record(out, asdict(options), SEARCH, data=dataset.fingerprint())
+        start.record(out, options, data=dataset.fingerprint())
         return _run(
             out,
             search,

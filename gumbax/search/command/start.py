@@ -18,7 +18,7 @@ def settle(
 ) -> Options:
     """Settles the options of a run, or refuses to touch what is in its folder.
 
-    Nothing is written: `folder.record` does that, when the data have been read too.
+    Nothing is written: `record` does that, when the data have been read too.
 
     Args:
         out: the folder.
@@ -57,6 +57,13 @@ def settle(
     options = Options(**given)
     options.check()
     return options
+
+
+def record(
+    out: Path, options: Options, command: str = SEARCH, *, data: str | None = None
+) -> None:
+    """Makes the folder of a run and its run.json, once; see `folder.record`."""
+    folder.record(out, asdict(options), command, data=data)
 
 
 def read(out: Path, command: str = SEARCH) -> tuple[Options, dict[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gumbax
-from gumbax.search.command import cli, run
+from gumbax.search.command import cli, run, start
 from gumbax.search.command.options import Options
 from gumbax.search.store import folder, lines
 from gumbax.search.store.errors import SearchError
@@ -24,7 +24,7 @@ OPTIONS = Options("digits", seed=3, epochs=4, warmup=0.25, flip=True)
 @pytest.fixture
 def out(tmp_path):
     """A folder with the record of a search."""
-    folder.record(tmp_path / "run", OPTIONS)
+    start.record(tmp_path / "run", OPTIONS)
     return tmp_path / "run"
 
 
@@ -37,8 +37,8 @@ def message(make):
     return str(caught.value)
 
 
-def start(out, resume=False, **given):
-    return folder.start(out, given, resume=resume)
+def settled(out, resume=False, **given):
+    return start.settle(out, given, resume=resume)
 
 
 def change(out, edit):
@@ -54,7 +54,7 @@ def change(out, edit):
 def test_one_process_at_a_time(tmp_path):
     pytest.importorskip("fcntl")
     program = (
-        "import sys, pathlib; from gumbax.search import folder\n"
+        "import sys, pathlib; from gumbax.search.store import folder\n"
         "with folder.alone(pathlib.Path(sys.argv[1])): print('in', flush=True); input()"
     )
     other = subprocess.Popen(
@@ -75,16 +75,16 @@ def test_one_process_at_a_time(tmp_path):
 
 
 def test_start_settles_the_options_and_writes_nothing(tmp_path):
-    found = start(tmp_path / "new" / "run", dataset="digits", seed=3)
+    found = settled(tmp_path / "new" / "run", dataset="digits", seed=3)
     assert found == Options("digits", seed=3)
     assert not list(tmp_path.iterdir())
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert start(empty, dataset="digits") == Options("digits")
+    assert settled(empty, dataset="digits") == Options("digits")
 
 
 def test_record_is_read_back_with_the_versions(out):
-    options, versions = folder.read(out)
+    options, versions = start.read(out)
     assert options == OPTIONS
     assert versions.pop("gumbax") == gumbax.__version__
     assert versions == {name: metadata.version(name) for name in DECIDING}
@@ -94,11 +94,11 @@ def test_record_is_read_back_with_the_versions(out):
 def test_run_goes_on_with_the_data_that_it_began_with(tmp_path):
     """A path can have new content."""
     out = tmp_path / "run"
-    folder.record(out, OPTIONS, data="1234")
+    start.record(out, OPTIONS, data="1234")
     before = files(out)
-    folder.record(out, OPTIONS, data="1234")
+    start.record(out, OPTIONS, data="1234")
     for call in (
-        lambda: folder.record(out, OPTIONS, data="5678"),
+        lambda: start.record(out, OPTIONS, data="5678"),
         lambda: folder.check_data(out, "5678"),
     ):
         found = message(call)
@@ -109,31 +109,31 @@ def test_run_goes_on_with_the_data_that_it_began_with(tmp_path):
 
 def test_record_is_written_once(out):
     before = files(out)
-    folder.record(out, OPTIONS)
+    start.record(out, OPTIONS)
     assert "`dataset` must be left" in message(
-        lambda: folder.record(out, Options("other"))
+        lambda: start.record(out, Options("other"))
     )
     assert files(out) == before
 
 
 def test_record_that_was_stopped_on_the_way_does_not_count(tmp_path):
     (tmp_path / "run.json.tmp").write_text('{"comm')
-    assert start(tmp_path, dataset="digits") == Options("digits")
-    folder.record(tmp_path, OPTIONS)
-    assert folder.read(tmp_path)[0] == OPTIONS
+    assert settled(tmp_path, dataset="digits") == Options("digits")
+    start.record(tmp_path, OPTIONS)
+    assert start.read(tmp_path)[0] == OPTIONS
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "metrics.jsonl.tmp", ".hidden"])
 def test_folder_with_other_files_is_refused(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    found = message(lambda: start(tmp_path, dataset="digits"))
+    found = message(lambda: settled(tmp_path, dataset="digits"))
     assert "`--out` must be a new or empty folder" in found
     assert f"{tmp_path}, which holds other files. Pass another --out." in found
 
 
 def test_folder_with_a_run_is_refused_without_resume(out):
     before = files(out)
-    found = message(lambda: start(out, dataset="digits"))
+    found = message(lambda: settled(out, dataset="digits"))
     assert f"got {out}, which holds another run. Pass --resume to go on" in found
     assert files(out) == before
 
@@ -142,12 +142,12 @@ def test_folder_with_a_run_is_refused_without_resume(out):
 def test_file_in_place_of_the_folder_is_refused(tmp_path, resume):
     path = tmp_path / "file"
     path.write_text("mine")
-    found = message(lambda: start(path, resume, dataset="digits"))
+    found = message(lambda: settled(path, resume, dataset="digits"))
     assert f"`--out` must be a folder, got the file {path}" in found
 
 
 def test_options_are_checked_before_a_run_starts(tmp_path):
-    found = message(lambda: start(tmp_path / "run", dataset="digits", epochs=0))
+    found = message(lambda: settled(tmp_path / "run", dataset="digits", epochs=0))
     assert "`--epochs` must be from 1" in found
 
 
@@ -155,9 +155,9 @@ def test_options_are_checked_before_a_run_starts(tmp_path):
 
 
 def test_resumed_run_has_the_options_of_its_start(out):
-    assert start(out, resume=True) == OPTIONS
+    assert settled(out, resume=True) == OPTIONS
     same = {"dataset": "digits", "seed": 3, "flip": True, "batch_size": 64}
-    assert start(out, resume=True, **same) == OPTIONS
+    assert settled(out, resume=True, **same) == OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_resumed_run_has_the_options_of_its_start(out):
 )
 def test_resume_with_another_option_is_refused(out, name, value, option, had):
     before = files(out)
-    found = message(lambda: start(out, resume=True, **{name: value}))
+    found = message(lambda: settled(out, resume=True, **{name: value}))
     assert f"`{option}` must be left as it was" in found
     assert f"got {value!r}, the run has {had}. Leave it out" in found
     assert files(out) == before
@@ -183,7 +183,7 @@ def test_resume_with_another_option_is_refused(out, name, value, option, had):
 def test_resume_with_another_version_is_refused(out, name, version):
     change(out, lambda content: content["versions"].update({name: version}))
     before = files(out)
-    found = message(lambda: start(out, resume=True))
+    found = message(lambda: settled(out, resume=True))
     current = gumbax.__version__ if name == "gumbax" else metadata.version(name)
     assert f"`--resume` must find a run of {name} {current}" in found
     assert f"got {out / 'run.json'} of {name} {version}. Install that version" in found
@@ -192,12 +192,12 @@ def test_resume_with_another_version_is_refused(out, name, version):
 
 def test_record_without_versions_is_not_resumed(out):
     change(out, lambda content: content.pop("versions"))
-    assert "of gumbax None" in message(lambda: start(out, resume=True))
+    assert "of gumbax None" in message(lambda: settled(out, resume=True))
 
 
 def test_resume_needs_a_run(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
-        found = message(lambda path=path: start(path, resume=True, dataset="digits"))
+        found = message(lambda path=path: settled(path, resume=True, dataset="digits"))
         assert (
             f"`--resume` must find a run in --out, got no run.json in {path}" in found
         )
@@ -205,7 +205,7 @@ def test_resume_needs_a_run(tmp_path):
 
 
 def test_run_of_another_command_is_not_resumed(out):
-    found = message(lambda: folder.start(out, {}, resume=True, command=folder.RETRAIN))
+    found = message(lambda: start.settle(out, {}, resume=True, command=start.RETRAIN))
     assert "`run` must be the folder of `gumbax retrain`" in found
     assert "of `gumbax search`. Pass another folder" in found
 
@@ -228,7 +228,7 @@ def test_run_of_another_command_is_not_resumed(out):
 )
 def test_record_that_cannot_be_read_is_refused(out, content):
     (out / "run.json").write_bytes(content)
-    for make in (lambda: start(out, resume=True), lambda: folder.read(out)):
+    for make in (lambda: settled(out, resume=True), lambda: start.read(out)):
         found = message(make)
         assert "`run` must have its options in run.json" in found
         assert f"{out / 'run.json'}, which cannot be read (" in found
@@ -238,7 +238,7 @@ def test_record_that_cannot_be_read_is_refused(out, content):
 
 def test_record_with_a_value_out_of_range_is_refused(out):
     change(out, lambda content: content["options"].update(epochs=0))
-    assert "`--epochs` must be from 1" in message(lambda: start(out, resume=True))
+    assert "`--epochs` must be from 1" in message(lambda: settled(out, resume=True))
 
 
 # Whole or not there
@@ -296,7 +296,7 @@ def test_full_disk_at_the_record_leaves_a_folder_that_can_start(
     assert "No space left on device" in error
     assert not list(out.iterdir())
     monkeypatch.undo()
-    assert start(out, dataset="digits") == Options("digits")
+    assert settled(out, dataset="digits") == Options("digits")
 
 
 def test_full_disk_at_the_result_loses_nothing(capsys, retrain, monkeypatch):

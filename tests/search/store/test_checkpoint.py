@@ -8,6 +8,11 @@ import pytest
 from gumbax.search.store.checkpoint import Checkpoints
 from gumbax.search.store.errors import SearchError
 
+# Tasks that orbax leaves behind when a checkpoint cannot be read.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.fixture
 def state():
