@@ -73,14 +73,32 @@ def ours(record, logits, params, x, key=None):
     return loss_of(y)
 
 
-def dense(stand_in, k, logits, params, x):
+def dense(slopes, shifts, k, logits, params, x):
+    """The dense form; slope * y + shift stands for the output y of a branch."""
     q = jax.nn.softmax(logits / TEMPERATURE)
     h = q + jax.lax.stop_gradient(jax.nn.one_hot(k, K, dtype=q.dtype) - q)
     y = 0.0
     for i in range(K):
         output = BRANCHES[i](params[i], x)
-        y += h[i] * (output if i == k else stand_in(i, k, output))
+        y += h[i] * (slopes[i] * output + shifts[i])
     return loss_of(y)
+
+
+def in_both_orders(loss, *point):
+    """First derivatives, and second ones by the logits and by x in both orders."""
+    gradient = jax.grad(loss, (0, 1, 2))
+    seconds = [d(gradient, (0, 2))(*point) for d in (jax.jacrev, jax.jacfwd)]
+    return gradient(*point), seconds
+
+
+@jax.jit
+def our_derivatives(record, *point):
+    return in_both_orders(functools.partial(ours, record), *point)
+
+
+@jax.jit
+def dense_derivatives(slopes, shifts, k, *point):
+    return in_both_orders(functools.partial(dense, slopes, shifts, k), *point)
 
 
 @forms
@@ -90,16 +108,18 @@ def test_first_and_second_derivatives_are_those_of_the_dense_form(
 ):
     params, x, logits = edge
     point = (logits + 2 * jnp.eye(K)[chosen], params, x)
-    our = functools.partial(ours, record)
-    stop_gradient = functools.partial(dense, stand_in, chosen)
-    gradients = [jax.grad(f, (0, 1, 2)) for f in (our, stop_gradient)]
-    chex.assert_trees_all_close(*(g(*point) for g in gradients), rtol=1e-9, atol=1e-11)
-    assert np.abs(gradients[0](*point)[0]).max() > 1e-2
-    for derivative, outer in itertools.product((jax.jacrev, jax.jacfwd), (0, 2)):
-        second = [derivative(g, outer)(*point) for g in gradients]
-        chex.assert_trees_all_close(*second, rtol=1e-8, atol=1e-10)
+    found, found_seconds = our_derivatives(record, *point)
+    at_0, at_1 = (
+        np.array([y if i == chosen else stand_in(i, chosen, y) for i in range(K)])
+        for y in (0.0, 1.0)
+    )
+    expected, expected_seconds = dense_derivatives(at_1 - at_0, at_0, chosen, *point)
+    chex.assert_trees_all_close(found, expected, rtol=1e-9, atol=1e-11)
+    assert np.abs(found[0]).max() > 1e-2
+    chex.assert_trees_all_close(found_seconds, expected_seconds, rtol=1e-8, atol=1e-10)
 
 
+@jax.jit
 def credits_of(record, params, x, g, chosen, key=None):
     def output(one_hot):
         return jnp.vdot(
@@ -164,13 +184,13 @@ def test_subset_draws_without_replacement_and_is_unbiased(edge, num_others):
 def test_second_derivatives_of_a_subset_are_those_of_its_own_draw(edge):
     params, x, logits = edge
     our = functools.partial(ours, gumbax.subset(1), params=params, key=KEY)
-    first = jax.grad(lambda logits, x: our(logits, x=x))(logits, x)
-    second = jax.jacrev(jax.grad(lambda a, x: our(a, x=x)), 1)(logits, x)
+    gradient = jax.jit(jax.grad(lambda logits, x: our(logits, x=x)))
+    first = gradient(logits, x)
+    second = jax.jit(jax.jacrev(gradient, 1))(logits, x)
 
     def finite(direction, step=1e-6):
         ahead, behind = (
-            jax.grad(lambda a, x: our(a, x=x))(logits, x + sign * step * direction)
-            for sign in (1, -1)
+            gradient(logits, x + sign * step * direction) for sign in (1, -1)
         )
         return (ahead - behind) / (2 * step)
 
@@ -272,7 +292,7 @@ def test_works_under_jit_scan_remat_and_map(edge, record):
     np.testing.assert_allclose(scanned, expected, rtol=1e-12)
     remat = jax.grad(jax.checkpoint(lambda a: ours(record, a, params, x, keys[0])))
     np.testing.assert_allclose(jax.jit(remat)(logits), expected[0], rtol=1e-12)
-    mapped = jax.vmap(gradient, (None, 0))(logits, keys)
+    mapped = jax.jit(jax.vmap(gradient, (None, 0)))(logits, keys)
     np.testing.assert_allclose(mapped, expected, rtol=1e-12)
 
 

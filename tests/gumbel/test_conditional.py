@@ -11,6 +11,7 @@ import scipy.stats
 
 import gumbax
 from gumbax import gumbel
+from gumbax.gumbel import sampling
 from tests import helpers
 
 LOGITS = jnp.log(jnp.array([0.6, 0.25, 0.1, 0.05]))
@@ -67,7 +68,7 @@ def test_far_below_the_bulk_it_is_the_bound_less_an_exponential(key):
 def test_truncated_derivatives(key, x64):
     def f(upper, loc, scale):
         options = {"dtype": jnp.float64, "loc": loc, "scale": scale}
-        return gumbel.sample_truncated(key, (6,), upper=upper, **options)
+        return gumbel.sample_truncated(key, (2,), upper=upper, **options)
 
     point = tuple(map(jnp.asarray, (0.3, -0.2, 1.4)))
     jax.test_util.check_grads(f, point, order=2)
@@ -92,7 +93,7 @@ def test_marginals_over_a_drawn_index_are_those_of_free_scores(key):
 
 def test_the_noise_that_drew_the_index_would_turn_that_red(key, monkeypatch):
     """The planted fault: one stream for both. The winner's noise is large already."""
-    monkeypatch.setattr(gumbel, "_GIVEN_INDEX", 0)
+    monkeypatch.setattr(sampling, "_GIVEN_INDEX", 0)
     jax.clear_caches()
     with pytest.raises(AssertionError, match="chi-square"):
         test_marginals_over_a_drawn_index_are_those_of_free_scores(key)
@@ -146,26 +147,26 @@ def test_derivatives_reach_the_logits(key, x64):
     f = functools.partial(gumbel.sample_given_index, key, index=jnp.array(2))
     jax.test_util.check_grads(f, (logits,), order=2)
     # The top is logsumexp + noise: its gradient is softmax, not a one-hot.
-    top = jax.grad(lambda x: f(x)[2])(logits)
+    top = jax.jit(jax.grad(lambda x: f(x)[2]))(logits)
     np.testing.assert_allclose(top, jax.nn.softmax(logits), rtol=1e-9)
 
 
 def test_edges(key):
     given = functools.partial(gumbel.sample_given_index, key)
     logits = jnp.array([0.0, -jnp.inf, 1.0])
-    scores = given(logits, 2)
+    scores = np.asarray(given(logits, 2))
     assert scores[1] == -np.inf
-    assert np.isfinite(scores[jnp.array([0, 2])]).all()
+    assert np.isfinite(scores[[0, 2]]).all()
     for impossible in (-1, 1, 3):
         assert np.isnan(given(logits, impossible)).all()
     nothing = jnp.full(3, -jnp.inf)
     np.testing.assert_array_equal(given(nothing, -1), nothing)
     assert np.isnan(given(jnp.array([0.0, jnp.nan, 1.0]), 0)).all()
-    certain = given(jnp.array([0.0, jnp.inf, 1.0]), 1)
+    certain = np.asarray(given(jnp.array([0.0, jnp.inf, 1.0]), 1))
     assert certain[1] == np.inf
-    assert np.isfinite(certain[jnp.array([0, 2])]).all()
+    assert np.isfinite(certain[[0, 2]]).all()
     gradient = jax.grad(lambda x: jnp.where(jnp.isfinite(x), given(x, 2), 0).sum())
-    assert np.isfinite(gradient(logits)).all()
+    assert np.isfinite(jax.jit(gradient)(logits)).all()
 
 
 def test_narrow_logits(key):

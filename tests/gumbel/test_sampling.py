@@ -15,6 +15,15 @@ from tests import helpers
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 SHAPE = (16, 24)
+SPECS = pytest.mark.parametrize(
+    "spec",
+    [
+        ("x", None),
+        (None, "x"),
+        ("x", "y"),
+        pytest.param(("y", "x"), marks=pytest.mark.exhaustive),
+    ],
+)
 
 
 @pytest.fixture
@@ -90,7 +99,7 @@ def test_scan_equals_a_loop(key):
     np.testing.assert_array_equal(scanned, looped)
 
 
-@pytest.mark.parametrize("spec", [("x", None), (None, "x"), ("x", "y"), ("y", "x")])
+@SPECS
 def test_sharded_over_8_devices_equals_one_device(key, noise, spec):
     sizes = (8, 1) if "y" not in spec else (4, 2)
     devices = np.array(jax.devices()).reshape(sizes)
@@ -158,7 +167,14 @@ def test_flags_of_jax_change_nothing(key, noise, partitionable):
     np.testing.assert_array_equal(again, noise)
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize(
+    "impl",
+    [
+        "threefry2x32",
+        "rbg",
+        pytest.param("unsafe_rbg", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_keys_of_every_implementation(impl):
     key = jax.random.key(3, impl=impl)
     noise = np.asarray(gumbel.sample(key, SHAPE))
@@ -183,7 +199,14 @@ def test_legacy_and_typed_keys_under_both_flags(partitionable):
         )
 
 
-@pytest.mark.parametrize("spec", [("x", None), (None, "x"), ("x", "y"), ("y", "x")])
+@functools.cache
+def value_and_gradient(hard):
+    sample = functools.partial(gumbax.gumbel_softmax, hard=hard)
+    gradient = jax.grad(lambda key, x: (sample(key, x)[:, 0] ** 2).sum(), 1)
+    return jax.jit(sample), jax.jit(gradient)
+
+
+@SPECS
 @pytest.mark.parametrize("hard", [False, True])
 def test_words_of_a_sharded_step_are_those_of_one_device(key, spec, hard):
     """Samples of a jitted step whose logits are sharded on rows, categories or both."""
@@ -192,12 +215,9 @@ def test_words_of_a_sharded_step_are_those_of_one_device(key, spec, hard):
     # Far apart: a word that differs would change the choice, rounding does not.
     logits = jnp.zeros((16, 1024))
     sharded = jax.device_put(logits, NamedSharding(mesh, PartitionSpec(*spec)))
-    sample = jax.jit(functools.partial(gumbax.gumbel_softmax, hard=hard))
+    sample, gradient = value_and_gradient(hard)
     np.testing.assert_allclose(sample(key, sharded), sample(key, logits), rtol=1e-5)
-    gradient = jax.jit(
-        jax.grad(lambda x: (gumbax.gumbel_softmax(key, x, hard=hard)[:, 0] ** 2).sum())
-    )
-    np.testing.assert_allclose(gradient(sharded), gradient(logits), rtol=1e-4)
+    np.testing.assert_allclose(gradient(key, sharded), gradient(key, logits), rtol=1e-4)
 
 
 def test_scale_must_be_positive(key):

@@ -10,11 +10,17 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gumbax import pooling
 
-WINDOWS = list(
-    itertools.product(
+WINDOWS = [
+    pytest.param(
+        *window,
+        marks=pytest.mark.exhaustive
+        if window[0] == (2, 3) and window[1] != (3, 3)
+        else (),
+    )
+    for window in itertools.product(
         [(3, 3), (2, 3)], [(1, 1), (2, 1), (3, 3)], ["SAME", "VALID", ((1, 1), (0, 2))]
     )
-)
+]
 
 
 def stock(name):
@@ -33,7 +39,8 @@ def test_value_and_gradient_equal_the_stock_operation(name, size, strides, paddi
     ours, pull_back = jax.vjp(lambda x: getattr(pooling, name)(x, size, **options), x)
     expected, stock_pull_back = jax.vjp(lambda x: stock(name)(x, size, **options), x)
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
-    cotangent = jax.random.normal(jax.random.key(1), ours.shape)
+    rng = np.random.default_rng(1)
+    cotangent = jnp.asarray(rng.normal(size=ours.shape), ours.dtype)
     np.testing.assert_allclose(
         pull_back(cotangent)[0], stock_pull_back(cotangent)[0], rtol=1e-5, atol=1e-5
     )

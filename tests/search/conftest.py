@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 
 from gumbax.search.data import dataset, datasets
 from gumbax.search.loops.fit import Search
@@ -38,6 +39,26 @@ CHAIN = ChainSpace(
 )
 
 
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Keeps what a module compiles on disk: objects made anew, as after a stop, have
+    functions of their own, whose equal programs `jax.jit` would compile again."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+
+    def use(values):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    use(options)
+    yield
+    use(before)
+
+
 @pytest.fixture(scope="session")
 def digits():
     """8x8 images of ten digits; 384 to train with: three steps for each half."""
@@ -60,10 +81,10 @@ def space():
 
 @pytest.fixture(scope="session")
 def search(space, digits):
-    """Its logits rest for two epochs of four."""
+    """Of one stage, which compiles faster; its logits rest for two epochs of four."""
     method = dataclasses.replace(METHODS["gumbel"], warmup=0.5)
     return Search(
-        space,
+        dataclasses.replace(space, channels=8, num_stages=1),
         method,
         digits.train,
         num_classes=digits.num_classes,

@@ -27,6 +27,8 @@ def with_stock_layers(network: Network) -> Network:
         A copy.
 
     Example:
+        >>> from gumbax.search.genotype import Genotype
+        >>> from gumbax.search.network import new_network
         >>> from gumbax.search.spaces import nasbench201
         >>> space = nasbench201(channels=4, cells_per_stage=1)
         >>> genotype = Genotype.random(jax.random.key(0), space)

@@ -11,16 +11,23 @@ import pytest
 
 import gumbax
 from gumbax.search.command import cli, run
+from gumbax.search.spaces.chain_space import mlp_space
+from gumbax.search.spaces.named import SPACES
+from tests.search.small_run import write_rows
 
-OPTIONS = ("--epochs", "14", "--train-epochs", "1", "--random-architectures", "1")
-OPTIONS += ("--channels", "4", "--cells", "1")
-# As the command, with a checkpoint after every epoch.
+NUM_EPOCHS = 16
+OPTIONS = ("--train-epochs", "1", "--random-architectures", "1")
+# As the command, with a checkpoint after every epoch, and networks of features of one
+# layer: the processes trace and compile anew.
 LAUNCHER = """
 import signal, sys
-from gumbax.search import cli, run
+from gumbax.search.command import cli, run
+from gumbax.search.spaces.chain_space import mlp_space
+from gumbax.search.spaces.named import SPACES
 # Shells start background processes with ctrl-C ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 run.SECONDS_PER_CHECKPOINT = 0.0
+SPACES["mlp"] = lambda: mlp_space((8, 8))
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -35,10 +42,22 @@ def environment(tmp_path_factory):
     return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | cache
 
 
+@pytest.fixture(autouse=True)
+def _one_layer(monkeypatch):
+    """As in the launcher."""
+    monkeypatch.setitem(SPACES, "mlp", lambda: mlp_space((8, 8)))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """A data set of features: their networks compile faster than those of images."""
+    return write_rows(tmp_path_factory.mktemp("data"))
+
+
 def start(out, environment, *options):
-    command = [sys.executable, "-c", LAUNCHER, "search", "digits", "--out", str(out)]
+    command = [sys.executable, "-c", LAUNCHER, "search", "--out", str(out)]
     return subprocess.Popen(
-        [*command, *options],
+        [*command, *map(str, options)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -47,10 +66,10 @@ def start(out, environment, *options):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, environment):
+def whole(tmp_path_factory, environment, rows):
     """The folder and the output of a run that nobody stopped."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    process = start(out, environment, *OPTIONS)
+    process = start(out, environment, rows, "--epochs", NUM_EPOCHS, *OPTIONS)
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     return out, output
@@ -61,8 +80,7 @@ def without_clock(path):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-def test_run_leaves_everything_it_promises(whole):
-    out, output = whole
+def check_run(out, output, num_epochs):
     pictures = {f"{n}.{e}" for n in ("cell", "curves", "gap") for e in ("svg", "png")}
     records = {"run.json", "metrics.jsonl", "choices.jsonl", "genotype.json"}
     records |= {"trainings.jsonl", "report.json", "report.txt", "checkpoints"}
@@ -70,19 +88,19 @@ def test_run_leaves_everything_it_promises(whole):
         assert (out / name).exists(), name
     assert (out / "report.txt").read_text() in output
     assert [row["epoch"] for row in without_clock(out / "metrics.jsonl")] == list(
-        range(1, 15)
+        range(1, num_epochs + 1)
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_run_resumes_to_the_same_result_bit_for_bit(
-    whole, environment, tmp_path, how
-):
-    out = tmp_path / "run"
-    process = start(out, environment, *OPTIONS)
+def test_run_leaves_everything_it_promises(whole):
+    check_run(*whole, NUM_EPOCHS)
+
+
+def stop(process, how, out, num_rows):
+    """Sends a signal once there are so many rows of metrics; returns the output."""
     metrics = out / "metrics.jsonl"
     deadline = time.monotonic() + 600
-    while not metrics.exists() or metrics.read_text().count("\n") < 4:
+    while not metrics.exists() or metrics.read_text().count("\n") < num_rows:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -93,7 +111,21 @@ def test_stopped_run_resumes_to_the_same_result_bit_for_bit(
         assert process.returncode == 130, output
         assert "Pass --resume" in output
     with metrics.open("a") as file:
-        file.write('{"epoch": 14, "lo')  # what a kill in the middle of a line leaves
+        file.write('{"epoch": 16, "lo')  # what a kill in the middle of a line leaves
+    return output
+
+
+def test_stopped_run_resumes_to_the_same_result_bit_for_bit(
+    whole, environment, rows, tmp_path
+):
+    """Killed once, and interrupted after it went on."""
+    out = tmp_path / "run"
+    process = start(out, environment, rows, "--epochs", NUM_EPOCHS, *OPTIONS)
+    stop(process, signal.SIGKILL, out, 4)
+    done = (out / "metrics.jsonl").read_text().count("\n")
+    resumed = start(out, environment, "--resume")
+    output = stop(resumed, signal.SIGINT, out, done + 2)
+    assert "resumed from epoch" in output
     resumed = start(out, environment, "--resume")
     output, _ = resumed.communicate(timeout=900)
     assert resumed.returncode == 0, output
@@ -105,8 +137,8 @@ def test_stopped_run_resumes_to_the_same_result_bit_for_bit(
         assert without_clock(out / name) == without_clock(expected / name)
 
 
-def test_derive_report_plot_and_retrain(whole, tmp_path, capsys):
-    out, _ = whole
+def check_commands(out, config, tmp_path, capsys):
+    """Derives from a run, reports, draws, and trains with the options of `config`."""
     exported = tmp_path / "network.stablehlo"
     options = ["--rule", "argmax", "--export", str(exported)]
     kept = (out / "genotype.json").read_bytes()
@@ -124,13 +156,30 @@ def test_derive_report_plot_and_retrain(whole, tmp_path, capsys):
     (out / "curves.svg").unlink()
     assert cli.main(["plot", str(out)]) == 0
     assert (out / "curves.svg").exists()
-    config = tmp_path / "options.toml"
-    config.write_text('dataset = "digits"\ntrain-epochs = 1\nchannels = 4\n')
+    path = tmp_path / "options.toml"
+    path.write_text(config)
     again = tmp_path / "again"
-    arguments = ["retrain", str(out), "--config", str(config), "--out", str(again)]
+    arguments = ["retrain", str(out), "--config", str(path), "--out", str(again)]
     assert cli.main(arguments) == 0
     result = json.loads((again / "result.json").read_text())
     assert 0 <= result["test_accuracy"] <= 100
+
+
+def test_derive_report_plot_and_retrain(whole, rows, tmp_path, capsys):
+    config = f"dataset = '{rows}'\ntrain-epochs = 1\nbatch-size = 16\n"
+    check_commands(whole[0], config, tmp_path, capsys)
+
+
+@pytest.mark.exhaustive
+def test_run_of_images_and_its_commands(environment, tmp_path, capsys):
+    out = tmp_path / "run"
+    cells = ("--channels", 4, "--cells", 1)
+    process = start(out, environment, "digits", "--epochs", 2, *OPTIONS, *cells)
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    check_run(out, output, 2)
+    config = 'dataset = "digits"\ntrain-epochs = 1\nchannels = 4\n'
+    check_commands(out, config, tmp_path, capsys)
 
 
 def refused(capsys, *arguments):

@@ -10,14 +10,13 @@ import jax.export
 import numpy as np
 import pytest
 
-from gumbax.search.command import retrain
+from gumbax.search.command import retrain, start
 from gumbax.search.command.options import Options
 from gumbax.search.command.progress import Silent
 from gumbax.search.command.retrain import read_genotype
 from gumbax.search.data import datasets
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.loops.evaluation import accuracy
-from gumbax.search.store import folder
 from gumbax.search.store.errors import SearchError
 from tests.search.small_run import (
     GENOTYPE,
@@ -27,6 +26,8 @@ from tests.search.small_run import (
     refused,
     write_rows,
 )
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 NUM_EPOCHS = 4
 RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|"
@@ -91,7 +92,7 @@ def test_result_is_that_of_the_trained_network(whole, options):
     assert content["options"]["train_epochs"] == NUM_EPOCHS
     assert content["options"]["space"] == "mlp"
     assert Genotype.load(out / "genotype.json") == GENOTYPE
-    assert folder.read(out, folder.RETRAIN)[0] == options
+    assert start.read(out, start.RETRAIN)[0] == options
 
 
 def test_saved_network_gives_the_scores_of_the_result(whole, options, monkeypatch):
@@ -124,7 +125,7 @@ def test_stopped_training_resumes_to_the_same_result_bit_for_bit(
     with pytest.raises(Stop):
         retrain.retrain(out, GENOTYPE, options, StoppedAt(2))
     assert not (out / "result.json").exists()
-    given = folder.start(out, {}, resume=True, command=folder.RETRAIN)
+    given = start.settle(out, {}, resume=True, command=start.RETRAIN)
     progress = StoppedAt()
     assert retrain.retrain(out, GENOTYPE, given, progress) == result
     assert progress.told == ([(2, None), *told[2:]] if seconds == 0 else told)
@@ -305,7 +306,7 @@ def test_full_disk_leaves_the_saved_network_whole(capsys, finished, monkeypatch)
 def test_folder_of_a_search_is_not_retrained_in(capsys, finished):
     path = finished / "run.json"
     content = json.loads(path.read_text())
-    content["command"] = folder.SEARCH
+    content["command"] = start.SEARCH
     path.write_text(json.dumps(content))
     error = resumed(capsys, finished)
     assert "`run` must be the folder of `gumbax retrain`" in error

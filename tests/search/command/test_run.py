@@ -14,9 +14,12 @@ from gumbax.search.loops.fit import Search
 from gumbax.search.loops.training import TrainingOptions
 from gumbax.search.methods.methods import METHODS
 from gumbax.search.report import gap
+from gumbax.search.spaces.named import SPACES
 from gumbax.search.store.errors import SearchError
 from tests.search.conftest import CHAIN
-from tests.search.small_run import files, write_rows
+from tests.search.small_run import files
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 MINE = dataclasses.replace(METHODS["gumbel"], name="mine", warmup=0.0)
 TRAINING = TrainingOptions(num_epochs=1, batch_size=16)
@@ -102,7 +105,8 @@ def test_other_trainings_are_done_and_equal_ones_are_not(
     assert (out / "trainings.jsonl").read_text() == first
     longer = dataclasses.replace(TRAINING, num_epochs=2)
     run.run_search(out, search, dataset, training=longer, random_architectures=1)
-    rows = [json.loads(line) for line in (out / "trainings.jsonl").open()]
+    lines = (out / "trainings.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     assert [row["name"] for row in rows] == ["derived", "random 1"] * 2
 
 
@@ -140,12 +144,23 @@ def test_fingerprint_is_that_of_the_examples(dataset):
         assert changed.fingerprint() != dataset.fingerprint()
 
 
-def test_network_that_is_derived_again_has_statistics_of_its_own(tmp_path, monkeypatch):
+def test_network_that_is_derived_again_has_statistics_of_its_own(
+    dataset, tmp_path, monkeypatch
+):
     """It is saved by `gumbax derive --export`, and must predict one example alone."""
+    # The search of the other tests, whose programs are compiled.
+    monkeypatch.setitem(SPACES, "mlp", lambda: CHAIN)
+    path = tmp_path / "mine.npz"
+    parts = {"train": dataset.train, "test": dataset.test}
+    inputs = {f"x_{name}": part.inputs for name, part in parts.items()}
+    labels = {f"y_{name}": part.labels for name, part in parts.items()}
+    np.savez(path, **inputs, **labels)
     options = run.Options(
-        str(write_rows(tmp_path)),
+        str(path),
         space="mlp",
-        epochs=1,
+        seed=5,
+        epochs=3,
+        warmup=0.0,
         train_epochs=1,
         batch_size=16,
         random_architectures=0,

@@ -28,6 +28,8 @@ from gumbax.search.store.errors import SearchError
 from tests.helpers import assert_mean
 from tests.search.conftest import dense, poisoned
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 NUM_EPOCHS = 4
 STEPS = 2  # in an epoch
 
@@ -96,8 +98,7 @@ def make(genotype=TANH, space=SPACE, seed=0, data=None, **options):
     )
 
 
-def first_loss(**options):
-    training = make(**options)
+def first_loss(training):
     return float(training.epoch(training.init())[1])
 
 
@@ -186,20 +187,36 @@ def test_dropped_paths_keep_the_expected_value():
     assert_mean(found, np.array([2.0, -0.5]), resolution=0.1)
 
 
-def test_rate_of_dropped_paths_grows_linearly_by_the_epoch(monkeypatch):
-    seen = []
+@pytest.fixture(scope="module")
+def recorded():
+    """Of every step: the rate of dropped paths, and the key of the augmentation."""
+    rates, keys = [], []
 
-    def recorded(**fields):
+    def context(**fields):
         jax.debug.callback(
-            lambda rate: seen.append(float(rate)), fields["drop_path"], ordered=True
+            lambda rate: rates.append(float(rate)), fields["drop_path"], ordered=True
         )
         return Context(**fields)
 
-    monkeypatch.setattr(training_module, "Context", recorded)
-    train(make(drop_path=0.8))
+    def augmentation(key, x):
+        jax.debug.callback(
+            lambda data: keys.append(tuple(np.asarray(data).tolist())),
+            jax.random.key_data(key),
+            ordered=True,
+        )
+        return x
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_module, "Context", context)
+        train(make(drop_path=0.8, augmentation=augmentation))
     jax.effects_barrier()
+    return rates, keys
+
+
+def test_rate_of_dropped_paths_grows_linearly_by_the_epoch(recorded):
+    rates, _ = recorded
     expected = np.repeat([0.0, 0.2, 0.4, 0.6], STEPS)
-    np.testing.assert_allclose(seen, expected, atol=1e-6)
+    np.testing.assert_allclose(rates, expected, atol=1e-6)
 
 
 def test_dropped_paths_change_the_training_from_the_second_epoch_on(plain, dropping):
@@ -288,32 +305,19 @@ def test_cutout_is_what_the_training_sees(digits):
     """Squares twice as large as the images leave nothing of them."""
     data = take(digits.train, np.arange(20))
     blank = dataclasses.replace(data, inputs=jnp.zeros_like(data.inputs))
-    whole, cut, expected = (
-        first_loss(data=inputs, batch_size=20, augmentation=augmentation)
-        for inputs, augmentation in (
-            (data, None),
-            (data, Augmentation(cutout=16)),
-            (blank, None),
-        )
-    )
+    cutout = Augmentation(cutout=16)
+    cut = first_loss(make(data=data, batch_size=20, augmentation=cutout))
+    training = make(data=data, batch_size=20)
+    whole = first_loss(training)
+    training.train = blank  # compiled once for both
+    expected = first_loss(training)
     assert cut == pytest.approx(expected, rel=1e-5)
     assert abs(cut - whole) > 1e-3
 
 
-def test_every_step_augments_with_a_key_of_its_own():
-    seen = []
-
-    def augmentation(key, x):
-        jax.debug.callback(
-            lambda data: seen.append(tuple(np.asarray(data).tolist())),
-            jax.random.key_data(key),
-            ordered=True,
-        )
-        return x
-
-    train(make(augmentation=augmentation))
-    jax.effects_barrier()
-    assert len(seen) == len(set(seen)) == NUM_EPOCHS * STEPS
+def test_every_step_augments_with_a_key_of_its_own(recorded):
+    _, keys = recorded
+    assert len(keys) == len(set(keys)) == NUM_EPOCHS * STEPS
 
 
 # The test set
@@ -358,10 +362,9 @@ def test_loss_that_is_not_finite_stops_before_the_callback(plain):
     assert "What was saved before is kept" in message
 
 
-def test_weights_that_the_last_step_broke_stop_too():
+def test_weights_that_the_last_step_broke_stop_too(auxiliary):
     """The loss of an epoch with one step is that before the update."""
-    training = make(batch_size=32)
-    assert training.steps_per_epoch == 1
-    state = training.init()
+    assert auxiliary.steps_per_epoch == 1
+    state = auxiliary.init()
     broken = dataclasses.replace(state, opt=poisoned(state.opt))
-    assert "in epoch 1 of training" in refused(training, broken)
+    assert "in epoch 1 of training" in refused(auxiliary, broken)

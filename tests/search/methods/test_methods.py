@@ -1,6 +1,7 @@
 """Methods: each moves what it should, with the gradients that were published."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,13 @@ from gumbax.search.spaces.darts_space import DartsSpace
 from gumbax.search.spaces.layers import Layers
 from gumbax.search.spaces.primitives import PRIMITIVES
 from tests import helpers
-from tests.search.conftest import CHAIN
+from tests.search.conftest import CHAIN, filled
 from tests.search.own_methods import OWN, partial_channels, pc_darts
 
 ALL = {**METHODS, **OWN}
 DENSE = {"darts", "darts_second_order", "darts_unrolled", "snas", "drnas"}
+# Whose samplers, credits and rules have tests of their own, here or in test_bilevel.
+FURTHER = {"darts_second_order", "darts_unrolled", "gdas_sampled", "drnas", "dsnas"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,13 @@ def examples():
     return Examples(inputs=x, labels=jnp.arange(24) % 3)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.exhaustive if name in FURTHER else ())
+        for name in ALL
+    ],
+)
 def test_one_step_moves_what_it_should(name, examples):
     method = dataclasses.replace(ALL[name], warmup=0.0, weights=AdamW(weight_decay=0.0))
     search = Search(CHAIN, method, examples, num_classes=3, num_epochs=1, batch_size=12)
@@ -81,22 +90,23 @@ def edge():
     return x, g, logits, credits
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def gradient(method, x, g, logits, key, temperature):
+    """The gradient of the logits for the loss <g, y>, and the weights of the edge."""
+
+    def loss(logits):
+        weights = method.sampler(key, logits, temperature)
+        y = method.operation(weights[0], BRANCHES, PARAMS, x, key=None)
+        return jnp.vdot(g, y), weights[0]
+
+    return jax.grad(loss, has_aux=True)(logits)
+
+
 def gradients_of(method, edge, temperature):
-    """For each key: the weights of the edge, and the gradient of its logits for the
-    loss <g, y>."""
+    """For each key: the weights of the edge, and the gradient of its logits."""
     x, g, logits, _ = edge
-
-    @jax.jit
-    def run(logits, key):
-        def loss(logits):
-            weights = method.sampler(key, logits, jnp.float32(temperature))
-            y = method.operation(weights[0], BRANCHES, PARAMS, x, key=None)
-            return jnp.vdot(g, y), weights[0]
-
-        return jax.grad(loss, has_aux=True)(logits)
-
     for key in KEYS:
-        slope, weights = run(logits, key)
+        slope, weights = gradient(method, x, g, logits, key, jnp.float32(temperature))
         yield key, np.asarray(weights), np.asarray(slope[0])
 
 
@@ -225,24 +235,49 @@ def test_partial_channels_and_edge_normalisation_are_those_of_pc_darts():
 
     def make(name):
         make = partial_channels(PRIMITIVES)[name]
-        return make(8, stride=2, layers=Layers(), rngs=nnx.Rngs(0))
+        return filled(lambda: make(8, stride=2, layers=Layers(), rngs=nnx.Rngs(0)))
+
+    @jax.jit
+    def mix(x):
+        return sum(w * make(name)(x) for w, name in zip(alpha[0], names, strict=True))
 
     x = jax.random.normal(jax.random.key(1), (2, 4, 4, 8))
-    mixed = sum(w * make(name)(x) for w, name in zip(alpha[0], names, strict=True))
+    mixed = mix(x)
     passed = Layers().max_pool(2, stride=2)(x[..., 2:]).reshape(2, 2, 2, 3, 2)
     shuffled = mixed.reshape(2, 2, 2, 2, 4)
     np.testing.assert_allclose(
         jnp.swapaxes(shuffled, 3, 4)[..., 1:, :], passed, rtol=1e-5
     )
 
+
+PARTIAL = {"channels": 8, "known": partial_channels(PRIMITIVES)}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        CellSpace("cell", ("max_pool_3x3", "nor_conv_1x1"), 3, num_stages=1, **PARTIAL),
+        pytest.param(
+            DartsSpace(
+                num_cells=3,
+                num_nodes=2,
+                primitives=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"),
+                **PARTIAL,
+            ),
+            marks=pytest.mark.exhaustive,  # a minute, to compile it
+        ),
+    ],
+    ids=["cell", "darts"],
+)
+def test_search_with_partial_channels_and_edge_normalisation(space):
     images = jax.random.normal(jax.random.key(2), (24, 8, 8, 3))
     examples = Examples(inputs=images, labels=jnp.arange(24) % 3)
-    method = dataclasses.replace(method, warmup=0.0)
+    method = dataclasses.replace(pc_darts(space), warmup=0.0)
     search = Search(space, method, examples, num_classes=3, num_epochs=1, batch_size=12)
     before = search.init()
     after, metrics = search.epoch(before)
     assert np.isfinite(metrics["loss"])
-    for name in ("normal", "reduce"):
+    for name in space.choices:
         assert (after.arch[name] != before.arch[name]).any()
     plain = dataclasses.replace(space, known=PRIMITIVES)
     method.genotype(after.arch, space).check(plain)  # evaluated with all channels

@@ -46,7 +46,13 @@ SPACES = {
 }
 
 
-@pytest.fixture(scope="module", params=SPACES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.exhaustive if name == "macro" else ())
+        for name in SPACES
+    ],
+)
 def case(request, supernet):
     """A supernet, its genotype and inputs, for each kind of space."""
     space, shape, rule = SPACES[request.param]
@@ -271,10 +277,10 @@ def test_logits_get_the_dense_straight_through_gradient():
 
 def test_weighted_sums_keep_their_inputs_alone():
     """Temporaries of a gradient through six edges grow by inputs, not by insides."""
-    names = ("skip_connect", "avg_pool_3x3", "nor_conv_3x3", "sep_conv_3x3")
+    names = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3")
     small = CellSpace("small", names, 4, channels=16, num_stages=1)
-    net = filled(lambda: Supernet(small, (32, 32, 3), 3, rngs=nnx.Rngs(0)))
-    x = jax.random.normal(jax.random.key(3), (16, 32, 32, 3))
+    net = filled(lambda: Supernet(small, (16, 16, 3), 3, rngs=nnx.Rngs(0)))
+    x = jax.random.normal(jax.random.key(3), (16, 16, 16, 3))
     rows = {"cell": jnp.full(small.choices["cell"].shape, 0.25)}
     graphdef, state = nnx.split(net)
 
@@ -392,7 +398,7 @@ def test_exported_network_runs_without_gumbax_and_flax(space, tmp_path):
         cwd=tmp_path,
         timeout=120,
     )
-    expected = net(x)
+    expected = nnx.jit(lambda net, x: net(x))(net, x)
     with np.load(names[2]) as found:
         for y, n in zip(found.values(), (1, 3, 5), strict=True):
             np.testing.assert_allclose(y, expected[:n], rtol=1e-4, atol=1e-5)
