@@ -1,15 +1,26 @@
 """Eight CPU devices, no silent broadcasting of ranks; set before JAX starts.
 
-Benchmarks run as a user would: with the devices that are there.
+What is compiled is kept on disk until the end of the run: objects that are made anew,
+the other worker, and processes that tests start compile equal programs once. Benchmarks
+run as a user would: with the devices that are there, and compiling.
 """
 
+import atexit
+import gc
 import os
+import shutil
 import sys
+import tempfile
 
 if "--benchmark-only" not in sys.argv:
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     )
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # nor in a worker
+        compiled = tempfile.mkdtemp(prefix="gumbax-compiled-")
+        atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest
@@ -47,6 +58,13 @@ def strict_promotion():
     """No implicit change of dtype inside the core."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def collected():
+    """Unreachable objects are finalised before the test ends."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -2,9 +2,19 @@
 
 import jax
 import numpy as np
+import pytest
 import scipy.stats
 
 FALSE_POSITIVE_RATE = 1e-6  # per assertion, whatever the key
+
+# Of a module: what others' code leaves behind is collected in the test that left it,
+# and not complained of.
+LEAVES_OBJECTS_BEHIND = (
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+    ),
+    pytest.mark.usefixtures("collected"),
+)
 
 
 def enable_x64():

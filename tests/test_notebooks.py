@@ -21,6 +21,8 @@ pytest.importorskip("ipykernel", reason="the extra `notebooks` is missing")
 from jupyter_client import AsyncKernelManager  # noqa: E402
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager  # noqa: E402
 
+from tests import helpers  # noqa: E402
+
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS_FOR_A_CELL = 600
@@ -55,6 +57,9 @@ METADATA = {
     },
     "language_info": {"name": "python"},
 }
+
+# Sockets of a kernel that was shut down.
+pytestmark = [*helpers.LEAVES_OBJECTS_BEHIND]
 
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 

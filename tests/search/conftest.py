@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.experimental.compilation_cache import compilation_cache
 
 from gumbax.search.data import dataset, datasets
 from gumbax.search.loops.fit import Search
@@ -37,26 +36,6 @@ CHAIN = ChainSpace(
     widths=(6, 6),
     stem=functools.partial(dense, jnp.sin),
 )
-
-
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """Keeps what a module compiles on disk: objects made anew, as after a stop, have
-    functions of their own, whose equal programs `jax.jit` would compile again."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-
-    def use(values):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-    use(options)
-    yield
-    use(before)
 
 
 @pytest.fixture(scope="session")

@@ -33,13 +33,9 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """One CPU device, as a user has, and one compilation for all runs."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | cache
+def environment():
+    """One CPU device, as a user has."""
+    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
 
 
 @pytest.fixture(autouse=True)

@@ -27,8 +27,6 @@ from tests.search.small_run import (
     write_rows,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 NUM_EPOCHS = 4
 RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|"
 PAIRS = "[('sep_conv_3x3', 1), ('skip_connect', 0)]"

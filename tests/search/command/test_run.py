@@ -19,8 +19,6 @@ from gumbax.search.store.errors import SearchError
 from tests.search.conftest import CHAIN
 from tests.search.small_run import files
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 MINE = dataclasses.replace(METHODS["gumbel"], name="mine", warmup=0.0)
 TRAINING = TrainingOptions(num_epochs=1, batch_size=16)
 

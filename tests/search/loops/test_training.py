@@ -28,8 +28,6 @@ from gumbax.search.store.errors import SearchError
 from tests.helpers import assert_mean
 from tests.search.conftest import dense, poisoned
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 NUM_EPOCHS = 4
 STEPS = 2  # in an epoch
 

@@ -7,11 +7,10 @@ import pytest
 
 from gumbax.search.store.checkpoint import Checkpoints
 from gumbax.search.store.errors import SearchError
+from tests import helpers
 
-# Tasks that orbax leaves behind when a checkpoint cannot be read.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
-)
+# Tasks of orbax, when a checkpoint cannot be read.
+pytestmark = [*helpers.LEAVES_OBJECTS_BEHIND]
 
 
 @pytest.fixture

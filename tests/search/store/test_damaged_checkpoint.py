@@ -10,12 +10,11 @@ import pytest
 
 from gumbax.search.store.checkpoint import Checkpoints
 from gumbax.search.store.errors import SearchError
+from tests import helpers
 from tests.search.small_run import files
 
-# Tasks that orbax leaves behind when a checkpoint cannot be read.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
-)
+# Tasks of orbax, when a checkpoint cannot be read.
+pytestmark = [*helpers.LEAVES_OBJECTS_BEHIND]
 
 STATE = {"step": jnp.int32(0), "weights": jnp.arange(6.0)}
 
