@@ -21,8 +21,6 @@ pytest.importorskip("ipykernel", reason="the extra `notebooks` is missing")
 from jupyter_client import AsyncKernelManager  # noqa: E402
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager  # noqa: E402
 
-from tests import helpers  # noqa: E402
-
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS_FOR_A_CELL = 600
@@ -57,9 +55,6 @@ METADATA = {
     },
     "language_info": {"name": "python"},
 }
-
-# Sockets of a kernel that was shut down.
-pytestmark = [*helpers.LEAVES_OBJECTS_BEHIND]
 
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -102,7 +97,8 @@ def run(notebook, folder, *, smoke=True):
         timeout=SECONDS_FOR_A_CELL,
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute(env=environment(folder, smoke=smoke))
+    # A kernel whose manager is ours is not ended by itself.
+    client.execute(env=environment(folder, smoke=smoke), cleanup_kc=True)
 
 
 def code_cells(notebook):
