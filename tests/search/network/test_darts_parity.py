@@ -106,7 +106,8 @@ def new_cell(space, *, reduction, after_reduction):
 
 
 @pytest.mark.parametrize(
-    ("reduction", "after_reduction"), [(False, True), (True, False)]
+    ("reduction", "after_reduction"),
+    [(False, True), pytest.param(True, False, marks=pytest.mark.exhaustive)],
 )
 def test_cell(reduction, after_reduction):
     space = DartsSpace(channels=CHANNELS)
@@ -175,13 +176,11 @@ def test_network_and_first_order_gradient():
         assert np.abs(slope[name]).max() > 1e-3
 
 
+# The rules are compared with each other in test_bilevel too.
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("rule", "tolerance"),
-    [
-        (bilevel.unrolled, 1e-9),
-        # Against the other rule it is tested in test_bilevel too.
-        pytest.param(bilevel.finite_difference, 1e-3, marks=pytest.mark.exhaustive),
-    ],
+    [(bilevel.unrolled, 1e-9), (bilevel.finite_difference, 1e-3)],
 )
 def test_second_order_gradients(rule, tolerance):
     """Equal to the derivative of the whole map: logits -> w' -> validation loss."""
