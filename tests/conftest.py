@@ -30,6 +30,10 @@ from .helpers import enable_x64
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# Compiling is three quarters of the time of the tests, and with this half of that.
+NOT_OPTIMISED = "jax_disable_most_optimizations"
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--full-notebooks",
@@ -37,10 +41,20 @@ def pytest_addoption(parser):
         help="run the notebooks at full size, minutes each, not at smoke size",
     )
     parser.addoption(
+        "--optimised",
+        action="store_true",
+        help="compile as users do, not with as little optimisation as there is; slow",
+    )
+    parser.addoption(
         "--exhaustive",
         action="store_true",
         help="also run the sweeps that CI runs once, on the newest versions",
     )
+
+
+def pytest_configure(config):
+    if not (config.getoption("--optimised") or config.getoption("--benchmark-only")):
+        jax.config.update(NOT_OPTIMISED, True)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -51,6 +65,15 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+@pytest.fixture
+def optimised():
+    """For what is compiled in this test, the optimisation that users have."""
+    before = jax.config.values[NOT_OPTIMISED]
+    jax.config.update(NOT_OPTIMISED, False)
+    yield
+    jax.config.update(NOT_OPTIMISED, before)
 
 
 @pytest.fixture

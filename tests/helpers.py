@@ -17,6 +17,13 @@ LEAVES_OBJECTS_BEHIND = (
 )
 
 
+def sweep(always, further):
+    """Parameters of a test, of which the further ones run with `--exhaustive` alone."""
+    cases = [case if isinstance(case, tuple) else (case,) for case in further]
+    marks = pytest.mark.exhaustive
+    return [*always, *(pytest.param(*case, marks=marks) for case in cases)]
+
+
 def enable_x64():
     """A context in which float64 exists; experimental in JAX before 0.8."""
     if hasattr(jax, "enable_x64"):

@@ -2,9 +2,8 @@
 
 Values, first and second derivatives: on automatic axes, on explicit ones (what
 `jax.make_mesh` gives), and inside `jax.shard_map` with its default check of varying
-axes. The whole table runs with `--exhaustive`, as CI does once; else each function
-that is not of single elements meets rows and categories on explicit axes, and a few
-of each kind run inside `jax.shard_map`.
+axes. The whole table runs with `--exhaustive`, as CI does once; else some functions of
+each room meet rows and categories on explicit axes, and two run inside `jax.shard_map`.
 """
 
 import functools
@@ -39,13 +38,12 @@ FIRST = {
     for name, case in reversed(CASES.items())
     if not case.elementwise
 }
-SHARDED = ("gumbel_softmax hard", "convolution")
-
-
-# How programs are divided does not depend on how far LLVM optimises them.
-compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+ALWAYS = (
+    *("gumbel_softmax", "gumbel_softmax hard", "gumbel_max", "categorical"),
+    *("relaxed_bernoulli", "sample", "concrete.binary_log_prob", "mixed_op"),
+    *("single_path", "draw_choices", "convolution", "max_pool"),
 )
+ALWAYS_IN_SHARDS = ("gumbel_softmax hard", "convolution")
 
 
 def marked(often):
@@ -56,13 +54,12 @@ def table():
     for name, case in CASES.items():
         letters = "".join(dims for dims, _ in case.operands.values())
         for layout, (types, rows, categories) in LAYOUTS.items():
-            often = name in FIRST.values()
-            if not often and layout not in ONE_OF_EACH_KIND:
+            if name not in FIRST.values() and layout not in ONE_OF_EACH_KIND:
                 continue
             if rows is None and "k" not in letters:
                 continue
             del types, categories
-            marks = marked(often and layout == "explicit")
+            marks = marked(name in ALWAYS and layout == "explicit")
             yield pytest.param(name, layout, id=f"{name}, {layout}", marks=marks)
 
 
@@ -124,7 +121,7 @@ def assert_equal(found, expected, *, exact):
 def on_one_device(name):
     case = CASES[name]
     arrays = [array for _, array in case.operands.values()]
-    return compiled(derivatives(case, case.run))(*arrays)
+    return jax.jit(derivatives(case, case.run))(*arrays)
 
 
 def spec(dims, rows, categories):
@@ -143,7 +140,7 @@ def test_on_a_mesh_as_on_one_device(name, layout):
             jax.device_put(array, NamedSharding(mesh, spec(dims, rows, categories)))
             for dims, array in case.operands.values()
         ]
-        found = compiled(derivatives(case, case.run))(*arrays)
+        found = jax.jit(derivatives(case, case.run))(*arrays)
     for gradients in found[1:]:
         for i, gradient in zip(smooth_operands(case), gradients, strict=True):
             assert EXPLICIT not in types or (
@@ -157,7 +154,7 @@ def test_on_a_mesh_as_on_one_device(name, layout):
 
 SHARDS = 4
 IN_SHARDS = [
-    pytest.param(name, marks=marked(name in SHARDED))
+    pytest.param(name, marks=marked(name in ALWAYS_IN_SHARDS))
     for name, case in CASES.items()
     if any("r" in dims for dims, _ in case.operands.values())
 ]
@@ -215,9 +212,9 @@ def test_in_shard_map_as_on_one_device(name):
     inside = derivatives(
         case, case.run, of=tuple(i for i in range(len(specs)) if any(specs[i]))
     )
-    found = compiled(divide(inside, outputs))(*placed)
-    expected = compiled(shard_by_shard(case, inside, outputs))(*arrays)
+    found = jax.jit(divide(inside, outputs))(*placed)
+    expected = jax.jit(shard_by_shard(case, inside, outputs))(*arrays)
     assert_equal(found, expected, exact=exact)
     outside = derivatives(case, divide(case.run, output))
     by_hand = derivatives(case, shard_by_shard(case, case.run, output))
-    assert_equal(compiled(outside)(*placed), compiled(by_hand)(*arrays), exact=exact)
+    assert_equal(jax.jit(outside)(*placed), jax.jit(by_hand)(*arrays), exact=exact)

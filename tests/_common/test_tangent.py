@@ -128,11 +128,13 @@ RUNS = {
     vmap_of_scan: looped,
     behind_a_condition: looped,
 }
-# In these the hard sample and the single path show as much as all.
+# Sweeps: where another form shows as much.
 FURTHER = {
-    "soft": (remat, vmap_of_scan, behind_a_condition),
-    "log": (remat, vmap_of_scan, behind_a_condition),
-    "gate": (remat, vmap_of_scan),
+    "soft": (carried, remat, vmap_of_scan, behind_a_condition),
+    "log": (carried, remat, vmap_of_scan, behind_a_condition),
+    "gate": (carried, remat, vmap_of_scan, behind_a_condition),
+    "hard": (remat, vmap_of_scan),
+    "single path": (carried, remat, vmapped, behind_a_condition),
 }
 CASES = [
     pytest.param(

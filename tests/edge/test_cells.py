@@ -48,6 +48,7 @@ def unrolled(logits, kernels, x):
     return nodes[-1]
 
 
+@pytest.mark.exhaustive
 def test_equals_the_unrolled_cell_in_value_and_all_derivatives(cell):
     np.testing.assert_allclose(scanned(*cell), unrolled(*cell), rtol=1e-12)
     gradients = [

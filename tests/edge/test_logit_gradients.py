@@ -10,6 +10,7 @@ import pytest
 
 import gumbax
 from tests import helpers
+from tests.helpers import sweep
 
 K = 4
 TEMPERATURE = 0.7
@@ -181,6 +182,7 @@ def test_subset_draws_without_replacement_and_is_unbiased(edge, num_others):
     np.testing.assert_allclose(np.var(scaled, axis=0), variance, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_second_derivatives_of_a_subset_are_those_of_its_own_draw(edge):
     params, x, logits = edge
     our = functools.partial(ours, gumbax.subset(1), params=params, key=KEY)
@@ -279,7 +281,9 @@ def test_score_function_sampler_with_sampled_is_dsnas(edge):
     np.testing.assert_allclose(mean, jax.grad(expected_loss)(logits), rtol=1e-9)
 
 
-@pytest.mark.parametrize("record", [gumbax.sampled, gumbax.gdas, gumbax.subset(1)])
+@pytest.mark.parametrize(
+    "record", sweep([gumbax.subset(1)], [gumbax.sampled, gumbax.gdas])
+)
 def test_works_under_jit_scan_remat_and_map(edge, record):
     params, x, logits = edge
 

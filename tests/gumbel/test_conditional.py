@@ -65,6 +65,7 @@ def test_far_below_the_bulk_it_is_the_bound_less_an_exponential(key):
     helpers.assert_law(counts, np.full(10, 0.1))
 
 
+@pytest.mark.exhaustive
 def test_truncated_derivatives(key, x64):
     def f(upper, loc, scale):
         options = {"dtype": jnp.float64, "loc": loc, "scale": scale}

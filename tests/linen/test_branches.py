@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gumbax.linen import ARCH, MixedOp
+from tests.helpers import sweep
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (4, 8))
@@ -300,6 +301,7 @@ class Cell(nn.Module):
         return x + MixedOp([Expert(), Expert()], name="op")(x, weights=weights), None
 
 
+@pytest.mark.exhaustive
 def test_sown_losses_in_scan_and_remat_are_trained():
     weights = jnp.stack([FIRST, SECOND, FIRST])
     cells = nn.scan(
@@ -338,7 +340,7 @@ class Both(nn.Module):
         return y
 
 
-@pytest.mark.parametrize("kind", ["Explicit", "Auto", "by hand"])
+@pytest.mark.parametrize("kind", sweep(["Explicit"], ["Auto", "by hand"]))
 def test_on_a_mesh(kind):
     """What is sown, and statistics, lie as the batch does."""
     by_hand = kind == "by hand"

@@ -10,6 +10,7 @@ from flax import nnx
 import gumbax
 import gumbax.nnx
 from gumbax.linen import ARCH, MixedOp
+from tests.helpers import sweep
 
 KEY = jax.random.key(0)
 
@@ -58,8 +59,10 @@ def test_variables_have_their_places(op, x):
     assert set(made["params"]) == {"branches_0", "branches_1", "branches_2"}
 
 
-@pytest.mark.parametrize("hard", [True, False])
-@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(
+    ("deterministic", "hard"),
+    sweep([(False, True), (False, False)], [(True, True), (True, False)]),
+)
 def test_equals_the_nnx_module_in_value_and_gradients(
     op, variables, x, hard, deterministic
 ):
@@ -124,6 +127,7 @@ class Cell(nn.Module):
         return x + op(x, key=key), None
 
 
+@pytest.mark.exhaustive
 def test_scan_over_stacked_cells_and_remat(x):
     keys = jax.random.split(KEY, 5)
     cells = nn.scan(

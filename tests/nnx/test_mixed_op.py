@@ -324,6 +324,7 @@ class Cell(nnx.Module):
         return x + self.op(x, rngs=key)
 
 
+@pytest.mark.exhaustive
 def test_scan_over_stacked_cells_equals_a_loop(x):
     make = nnx.vmap(lambda key: Cell(rngs=nnx.Rngs(key)))
     cells = make(jax.random.split(jax.random.key(0), 5))

@@ -13,6 +13,7 @@ import scipy.stats
 import gumbax
 from gumbax import concrete
 from tests import helpers
+from tests.helpers import sweep
 
 LOGITS = np.array([0.3, -0.8, 1.1])
 
@@ -94,7 +95,7 @@ def test_hard_concrete_is_a_whole_law():
 # Samples satisfy their own densities.
 
 
-@pytest.mark.parametrize("t", [0.3, pytest.param(1.0, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("t", sweep([0.3], [1.0]))
 def test_relaxed_samples_have_their_density(t):
     # Counts of u = y_0 - y_2 in 12 cells against the integral of the density over them.
     samples = gumbax.log_gumbel_softmax(
@@ -208,18 +209,17 @@ def test_category_of_logit_minus_infinity_does_not_exist():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("density", "x", "logits"),
-    [
-        (concrete.log_prob, [0.2, 0.3, 0.5], LOGITS),
-        (concrete.exp_log_prob, np.log([0.2, 0.3, 0.5]), LOGITS),
-        # These two are inside the third.
-        pytest.param(
-            *(concrete.binary_log_prob, 0.3, 0.2), marks=pytest.mark.exhaustive
-        ),
-        pytest.param(
-            *(concrete.binary_logit_log_prob, 0.3, 0.2), marks=pytest.mark.exhaustive
-        ),
-        (concrete.hard_log_prob, 0.3, 0.2),
-    ],
+    sweep(
+        [
+            (concrete.log_prob, [0.2, 0.3, 0.5], LOGITS),
+            (concrete.hard_log_prob, 0.3, 0.2),  # the other binary ones are inside it
+        ],
+        [
+            (concrete.exp_log_prob, np.log([0.2, 0.3, 0.5]), LOGITS),
+            (concrete.binary_log_prob, 0.3, 0.2),
+            (concrete.binary_logit_log_prob, 0.3, 0.2),
+        ],
+    ),
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_derivatives(density, x, logits):

@@ -136,6 +136,7 @@ def test_log_sample_is_the_logarithm_of_the_sample():
     np.testing.assert_allclose(jnp.exp(log_y), SOFT(KEY, logits, temperature=0.4), 1e-5)
 
 
+@pytest.mark.exhaustive
 def test_first_and_second_derivatives_in_log_space(point):
     def gradient(form):
         return jax.grad(cube(form), (0, 1, 2))

@@ -1,4 +1,4 @@
-"""What the tests of folders share: a small data set, an architecture, and refusals."""
+"""What the tests of folders share: small data and spaces, and refusals."""
 
 import errno
 import os
@@ -7,11 +7,23 @@ import numpy as np
 
 from gumbax.search.command import cli
 from gumbax.search.genotype.genotype import Genotype
+from gumbax.search.spaces.cell_space import CellSpace
+from gumbax.search.spaces.chain_space import mlp_space
 
 # Layers of the `mlp` space; the identity is what compiles fastest.
 EDGES = (("skip_connect", 0, 1), ("tanh", 1, 2), ("skip_connect", 2, 3))
 GENOTYPE = Genotype("mlp", {"layers": EDGES})
 OTHER = Genotype("mlp", {"layers": (("relu", 0, 1), *EDGES[1:])})
+# Built-in ones, smaller, for processes that trace and compile anew.
+SMALL_SPACES = {
+    "mlp": lambda: mlp_space((8, 8)),
+    "small_images": lambda: CellSpace(
+        *("small_images", ("none", "max_pool_3x3", "nor_conv_1x1")),
+        num_nodes=3,
+        num_stages=2,
+        norm="group",
+    ),
+}
 
 
 def write_rows(folder):

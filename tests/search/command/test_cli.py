@@ -11,23 +11,22 @@ import pytest
 
 import gumbax
 from gumbax.search.command import cli, run
-from gumbax.search.spaces.chain_space import mlp_space
 from gumbax.search.spaces.named import SPACES
-from tests.search.small_run import write_rows
+from tests.search.small_run import SMALL_SPACES, write_rows
 
 NUM_EPOCHS = 16
 OPTIONS = ("--train-epochs", "1", "--random-architectures", "1")
-# As the command, with a checkpoint after every epoch, and networks of features of one
-# layer: the processes trace and compile anew.
+# As the command, with a checkpoint after every epoch, and small networks: the processes
+# trace and compile anew.
 LAUNCHER = """
 import signal, sys
 from gumbax.search.command import cli, run
-from gumbax.search.spaces.chain_space import mlp_space
 from gumbax.search.spaces.named import SPACES
+from tests.search.small_run import SMALL_SPACES
 # Shells start background processes with ctrl-C ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 run.SECONDS_PER_CHECKPOINT = 0.0
-SPACES["mlp"] = lambda: mlp_space((8, 8))
+SPACES |= SMALL_SPACES
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -39,9 +38,10 @@ def environment():
 
 
 @pytest.fixture(autouse=True)
-def _one_layer(monkeypatch):
+def _small_networks(monkeypatch):
     """As in the launcher."""
-    monkeypatch.setitem(SPACES, "mlp", lambda: mlp_space((8, 8)))
+    for name, space in SMALL_SPACES.items():
+        monkeypatch.setitem(SPACES, name, space)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,7 @@ def stop(process, how, out, num_rows):
     return output
 
 
+@pytest.mark.exhaustive
 def test_stopped_run_resumes_to_the_same_result_bit_for_bit(
     whole, environment, rows, tmp_path
 ):

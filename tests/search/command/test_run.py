@@ -94,6 +94,7 @@ def test_own_search_resumes_to_the_same_report(
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
 
 
+@pytest.mark.exhaustive
 def test_other_trainings_are_done_and_equal_ones_are_not(
     whole, search, dataset, tmp_path
 ):
@@ -142,6 +143,7 @@ def test_fingerprint_is_that_of_the_examples(dataset):
         assert changed.fingerprint() != dataset.fingerprint()
 
 
+@pytest.mark.exhaustive
 def test_network_that_is_derived_again_has_statistics_of_its_own(
     dataset, tmp_path, monkeypatch
 ):

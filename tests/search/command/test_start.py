@@ -299,6 +299,7 @@ def test_full_disk_at_the_record_leaves_a_folder_that_can_start(
     assert settled(out, dataset="digits") == Options("digits")
 
 
+@pytest.mark.exhaustive
 def test_full_disk_at_the_result_loses_nothing(capsys, retrain, monkeypatch):
     arguments, out = retrain
 

@@ -9,6 +9,7 @@ import pytest
 
 from gumbax.search.data import datasets
 from gumbax.search.store.errors import SearchError
+from tests.helpers import sweep
 from tests.search.data_files import (
     IDX_NAMES,
     assert_holds,
@@ -185,7 +186,7 @@ MEAN_AND_DEVIATION = {
 }
 
 
-@pytest.mark.parametrize("name", SHA256)
+@pytest.mark.parametrize("name", sweep(["fashion_mnist"], ["mnist"]))
 def test_real_images(name, tmp_path):
     path = REAL / f"{name}.npz"
     if not path.is_file():

@@ -198,6 +198,7 @@ def test_images_of_every_step_are_augmented():
 # Draws
 
 
+@pytest.mark.exhaustive
 def test_cells_share_a_draw_and_the_two_steps_do_not():
     names = ("skip_connect", "none", "max_pool_3x3")
     space = CellSpace("shared", names, 2, 4, cells_per_stage=2, num_stages=1)
@@ -244,6 +245,7 @@ def test_batch_is_shared_out_evenly(mesh):
         small_search(count=48, mesh=mesh, batch_size=12)
 
 
+@pytest.mark.exhaustive
 def test_eight_devices_draw_alike_and_give_the_metrics_of_one(digits, search, mesh):
     sharded = Search(
         search.space,
@@ -280,6 +282,7 @@ def test_eight_devices_draw_alike_and_give_the_metrics_of_one(digits, search, me
     }
 
 
+@pytest.mark.exhaustive
 def test_eight_devices_have_the_gradients_of_one(mesh):
     batch = features(8)
     steps = []

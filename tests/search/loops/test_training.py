@@ -252,6 +252,7 @@ def auxiliary():
     return make(space=TwoHeads(**vars(SPACE)), data=data, batch_size=24, auxiliary=0.4)
 
 
+@pytest.mark.exhaustive
 def test_auxiliary_head_adds_its_loss_by_its_weight(auxiliary):
     network = auxiliary.network(auxiliary.init())
     network.train()
@@ -299,6 +300,7 @@ def test_evaluation_uses_the_statistics_that_training_tracked(auxiliary):
 # Augmentation
 
 
+@pytest.mark.exhaustive
 def test_cutout_is_what_the_training_sees(digits):
     """Squares twice as large as the images leave nothing of them."""
     data = take(digits.train, np.arange(20))

@@ -60,6 +60,7 @@ def whole_map(problem, weights, inner):
     return outer
 
 
+@pytest.mark.exhaustive
 def test_first_order_is_the_gradient_of_the_validation_loss(case):
     problem, arch, weights, inner = case
     (value, aux), gradient = bilevel.first_order(problem, arch, weights, inner)

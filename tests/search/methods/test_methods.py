@@ -21,13 +21,15 @@ from gumbax.search.spaces.darts_space import DartsSpace
 from gumbax.search.spaces.layers import Layers
 from gumbax.search.spaces.primitives import PRIMITIVES
 from tests import helpers
+from tests.helpers import sweep
 from tests.search.conftest import CHAIN, filled
 from tests.search.own_methods import OWN, partial_channels, pc_darts
 
 ALL = {**METHODS, **OWN}
 DENSE = {"darts", "darts_second_order", "darts_unrolled", "snas", "drnas"}
-# Whose samplers, credits and rules have tests of their own, here or in test_bilevel.
-FURTHER = {"darts_second_order", "darts_unrolled", "gdas_sampled", "drnas", "dsnas"}
+# The others' samplers, credits and rules have tests of their own, here or in
+# test_bilevel.
+FEW = ("gumbel", "darts", "random")
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +40,7 @@ def examples():
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.exhaustive if name in FURTHER else ())
-        for name in ALL
-    ],
+    sweep(FEW, [name for name in ALL if name not in FEW]),
 )
 def test_one_step_moves_what_it_should(name, examples):
     method = dataclasses.replace(ALL[name], warmup=0.0, weights=AdamW(weight_decay=0.0))
@@ -187,6 +186,7 @@ def test_two_paths_are_those_of_proxylessnas(edge):
     assert len(pairs) > 1
 
 
+@pytest.mark.exhaustive
 def test_dirichlet_weights_have_the_gradient_of_their_law(edge):
     """E[sum_i w_i s_i] = sum_i b_i s_i / sum(b), b = elu(logits) + 1."""
     *_, logits, s = edge
@@ -205,6 +205,7 @@ def test_dirichlet_weights_have_the_gradient_of_their_law(edge):
     helpers.assert_mean(samples, jax.grad(mean)(logits)[0], resolution=0.1)
 
 
+@pytest.mark.exhaustive
 def test_partial_channels_and_edge_normalisation_are_those_of_pc_darts():
     names = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
     space = DartsSpace(
@@ -253,18 +254,16 @@ def test_partial_channels_and_edge_normalisation_are_those_of_pc_darts():
 PARTIAL = {"channels": 8, "known": partial_channels(PRIMITIVES)}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "space",
     [
         CellSpace("cell", ("max_pool_3x3", "nor_conv_1x1"), 3, num_stages=1, **PARTIAL),
-        pytest.param(
-            DartsSpace(
-                num_cells=3,
-                num_nodes=2,
-                primitives=("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"),
-                **PARTIAL,
-            ),
-            marks=pytest.mark.exhaustive,  # a minute, to compile it
+        DartsSpace(
+            num_cells=3,
+            num_nodes=2,
+            primitives=("none", "max_pool_3x3", "nor_conv_1x1"),
+            **PARTIAL,
         ),
     ],
     ids=["cell", "darts"],

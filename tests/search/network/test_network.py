@@ -30,6 +30,7 @@ from gumbax.search.spaces.chain_space import ChainSpace, macro_space, mlp_space
 from gumbax.search.spaces.darts_space import DartsSpace
 from gumbax.search.spaces.edges import PLAIN, Candidates, Context, Kept
 from gumbax.search.spaces.layers import Pool
+from tests.helpers import sweep
 from tests.search.conftest import filled
 
 TINY_DARTS = DartsSpace(
@@ -46,13 +47,7 @@ SPACES = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=pytest.mark.exhaustive if name == "macro" else ())
-        for name in SPACES
-    ],
-)
+@pytest.fixture(scope="module", params=sweep(["cell", "mlp"], ["darts", "macro"]))
 def case(request, supernet):
     """A supernet, its genotype and inputs, for each kind of space."""
     space, shape, rule = SPACES[request.param]
@@ -148,6 +143,7 @@ def test_stock_layers_leave_the_original_as_it_was(supernet):
     assert derived.stem.conv_general_dilated is convolution.conv_general_dilated
 
 
+@pytest.mark.exhaustive
 def test_dropped_edges_contribute_nothing(supernet, space):
     """An edge that is not kept is none, in both networks, whatever its weights."""
     x = jax.random.normal(jax.random.key(3), (2, 8, 8, 1))
@@ -275,6 +271,7 @@ def test_logits_get_the_dense_straight_through_gradient():
     )
 
 
+@pytest.mark.exhaustive
 def test_weighted_sums_keep_their_inputs_alone():
     """Temporaries of a gradient through six edges grow by inputs, not by insides."""
     names = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3")
@@ -344,6 +341,7 @@ def test_a_skip_that_halves_the_image_is_dropped_as_published():
     assert 0 < int(jnp.all(found == 0, axis=(1, 2, 3)).sum()) < 64
 
 
+@pytest.mark.exhaustive
 def test_auxiliary_head_pools_to_four_pixels_and_speaks_in_training_alone():
     space = DartsSpace(channels=4, num_cells=3, num_nodes=1)
     edges = (("skip_connect", 0, 2), ("skip_connect", 1, 2))
