@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def optimised():
-    """For what is compiled in this test, the optimisation that users have."""
+    """Programs as users have them: for tests of bits, of rounding and of costs."""
     before = jax.config.values[NOT_OPTIMISED]
     jax.config.update(NOT_OPTIMISED, False)
     yield

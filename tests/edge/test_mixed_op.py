@@ -181,6 +181,7 @@ def computations(text):
     return found
 
 
+@pytest.mark.usefixtures("optimised")
 def test_compiled_forward_pass_has_each_convolution_behind_the_conditional(
     convolutions,
 ):
@@ -203,6 +204,7 @@ def test_compiled_forward_pass_has_each_convolution_behind_the_conditional(
     assert everywhere == len(re.findall(r" convolution\(", dense_text)) == 6
 
 
+@pytest.mark.usefixtures("optimised")
 def test_temporary_memory_is_at_most_half_of_the_dense_form(convolutions):
     branches, params, x = convolutions
 

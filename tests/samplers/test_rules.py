@@ -92,6 +92,7 @@ def arrays_of_temporaries(function, *operands):
 @pytest.mark.parametrize(
     ("sampler", "limit"), [(SOFT, 0.1), (HARD, 0.3), (gumbax.gumbel_max, 1.3)]
 )
+@pytest.mark.usefixtures("optimised")
 def test_forward_pass_materialises_the_scores_once(sampler, limit):
     """In the place of the output, where that is as large; an index also asks for NaN,
     one byte for each score. A chain of fusions that goes wrong keeps each constant of
@@ -102,6 +103,7 @@ def test_forward_pass_materialises_the_scores_once(sampler, limit):
     assert found < limit
 
 
+@pytest.mark.usefixtures("optimised")
 def test_soft_forward_and_backward_take_one_array_at_most():
     logits = jnp.zeros((8, 2**16))
     both = functools.partial(forward_and_backward, SOFT)
@@ -225,6 +227,7 @@ def test_maximum_by_blocks_is_the_lowest_index_of_the_maximum(num_categories, ax
     np.testing.assert_array_equal(index, expected)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_sharded_logits_are_not_gathered():
     """argmax over sharded categories exchanges block maxima, never the logits."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("x",))

@@ -272,6 +272,7 @@ def test_logits_get_the_dense_straight_through_gradient():
 
 
 @pytest.mark.exhaustive
+@pytest.mark.usefixtures("optimised")
 def test_weighted_sums_keep_their_inputs_alone():
     """Temporaries of a gradient through six edges grow by inputs, not by insides."""
     names = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3")
