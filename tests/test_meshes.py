@@ -40,10 +40,10 @@ FIRST = {
 }
 ALWAYS = (
     *("gumbel_softmax", "gumbel_softmax hard", "gumbel_max", "categorical"),
-    *("relaxed_bernoulli", "sample", "concrete.binary_log_prob", "mixed_op"),
-    *("single_path", "draw_choices", "convolution", "max_pool"),
+    *("sample", "concrete.binary_log_prob", "mixed_op", "single_path"),
+    *("draw_choices", "convolution"),
 )
-ALWAYS_IN_SHARDS = ("gumbel_softmax hard", "convolution")
+ALWAYS_IN_SHARDS = ("gumbel_softmax", "convolution")
 
 
 def marked(often):

@@ -58,7 +58,12 @@ FORMS = {
     ),
 }
 forms = pytest.mark.parametrize(
-    ("record", "stand_in"), FORMS.values(), ids=FORMS.keys()
+    ("record", "stand_in"),
+    sweep(
+        [FORMS["exact"], FORMS["sampled"]],
+        [FORMS["gdas"], FORMS["a user's"]],
+    ),
+    ids=FORMS.keys(),
 )
 
 

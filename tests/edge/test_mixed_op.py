@@ -676,6 +676,7 @@ def test_no_state_is_new_if_every_branch_is_masked(stateful):
     chex.assert_trees_all_equal(states, tuple(state for _, state in params))
 
 
+@pytest.mark.exhaustive
 def test_gradient_of_the_weights_is_summed_in_float32():
     """In bfloat16 a sum of so many terms stops growing at a fraction of its value."""
     x = jax.random.normal(jax.random.key(0), (256, 1024), jnp.bfloat16)

@@ -92,6 +92,7 @@ def test_marginals_over_a_drawn_index_are_those_of_free_scores(key):
         helpers.assert_law(counts, np.full(20, 1 / 20), against=wrong)
 
 
+@pytest.mark.exhaustive
 def test_the_noise_that_drew_the_index_would_turn_that_red(key, monkeypatch):
     """The planted fault: one stream for both. The winner's noise is large already."""
     monkeypatch.setattr(sampling, "_GIVEN_INDEX", 0)

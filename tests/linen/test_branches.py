@@ -253,6 +253,7 @@ def test_flag_with_a_name_of_ours():
     assert (run(False) == 0).any()
 
 
+@pytest.mark.exhaustive
 def test_nested_operation_has_the_options_and_a_key_of_its_own():
     functions = [lambda x: x, lambda x: 2 * x]
     op = MixedOp([MixedOp(functions), MixedOp(functions)])

@@ -296,6 +296,7 @@ def test_module_as_an_argument_is_an_error():
         op(X, linear(), weights=FIRST)
 
 
+@pytest.mark.exhaustive
 def test_nested_operation_has_the_options_and_a_key_of_its_own():
     functions = [lambda x: x, lambda x: 2 * x]
     op = MixedOp([MixedOp(functions), MixedOp(functions)])

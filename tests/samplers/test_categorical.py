@@ -74,6 +74,7 @@ def test_any_axis(key, axis):
     np.testing.assert_array_equal(draw(moved, axis=axis), draw(logits))
 
 
+@pytest.mark.exhaustive
 def test_transformations_agree(key, logits):
     rows = jnp.broadcast_to(logits, (16, K)) + jnp.arange(16.0)[:, None]
     expected = gumbax.categorical(key, rows)

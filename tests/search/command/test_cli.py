@@ -88,6 +88,7 @@ def check_run(out, output, num_epochs):
     )
 
 
+@pytest.mark.exhaustive
 def test_run_leaves_everything_it_promises(whole):
     check_run(*whole, NUM_EPOCHS)
 
@@ -162,6 +163,7 @@ def check_commands(out, config, tmp_path, capsys):
     assert 0 <= result["test_accuracy"] <= 100
 
 
+@pytest.mark.exhaustive
 def test_derive_report_plot_and_retrain(whole, rows, tmp_path, capsys):
     config = f"dataset = '{rows}'\ntrain-epochs = 1\nbatch-size = 16\n"
     check_commands(whole[0], config, tmp_path, capsys)
@@ -205,6 +207,7 @@ def test_options_that_no_run_can_have(capsys, tmp_path, arguments, message):
     assert message in refused(capsys, "search", *arguments, "--out", out)
 
 
+@pytest.mark.exhaustive
 def test_folder_that_is_not_empty_is_left_alone(capsys, whole, tmp_path):
     out, _ = whole
     error = refused(capsys, "search", "digits", "--out", out)
@@ -213,6 +216,7 @@ def test_folder_that_is_not_empty_is_left_alone(capsys, whole, tmp_path):
     assert "other files" in refused(capsys, "search", "digits", "--out", tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_resume_with_other_options_or_another_version_is_refused(
     capsys, whole, tmp_path
 ):

@@ -82,6 +82,7 @@ def scores_of(out, x):
     return np.asarray(jax.export.deserialize(content).call(x))
 
 
+@pytest.mark.exhaustive
 def test_result_is_that_of_the_trained_network(whole, options):
     out, result, _ = whole
     content = json.loads((out / "result.json").read_text())

@@ -321,6 +321,7 @@ def test_full_disk_at_the_result_loses_nothing(capsys, retrain, monkeypatch):
     assert f"test accuracy {result['test_accuracy']:.2f} %" in capsys.readouterr().out
 
 
+@pytest.mark.exhaustive
 def test_full_disk_in_a_search_leaves_the_rows_before(capsys, tmp_path, monkeypatch):
     """The search itself is left out: epochs end at once, with the state as it is."""
     rows, out = write_rows(tmp_path), tmp_path / "run"

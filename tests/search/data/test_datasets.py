@@ -9,7 +9,6 @@ import pytest
 
 from gumbax.search.data import datasets
 from gumbax.search.store.errors import SearchError
-from tests.helpers import sweep
 from tests.search.data_files import (
     IDX_NAMES,
     assert_holds,
@@ -186,7 +185,8 @@ MEAN_AND_DEVIATION = {
 }
 
 
-@pytest.mark.parametrize("name", sweep(["fashion_mnist"], ["mnist"]))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", SHA256)
 def test_real_images(name, tmp_path):
     path = REAL / f"{name}.npz"
     if not path.is_file():

@@ -111,9 +111,9 @@ def new_cell(space, *, reduction, after_reduction):
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    ("reduction", "after_reduction"),
-    sweep([(False, True)], [(True, False)]),
+    ("reduction", "after_reduction"), [(False, True), (True, False)]
 )
 def test_cell(reduction, after_reduction):
     space = DartsSpace(channels=CHANNELS)

@@ -68,6 +68,7 @@ def test_darts_supernet_has_the_published_number_of_weights(darts):
     assert [leaf.shape for leaf in logits] == [(14, 8), (14, 8)]
 
 
+@pytest.mark.exhaustive
 def test_darts_cells_have_the_published_shapes(darts):
     shapes = []
     for cell in darts.network.cells:
