@@ -19,8 +19,8 @@ SMALL_SPACES = {
     "mlp": lambda: mlp_space((8, 8)),
     "small_images": lambda: CellSpace(
         *("small_images", ("none", "max_pool_3x3", "nor_conv_1x1")),
-        num_nodes=3,
-        num_stages=2,
+        num_nodes=2,
+        num_stages=1,
         norm="group",
     ),
 }
