@@ -8,7 +8,6 @@ d loss / d logits[j] = q[j] (c[j] - sum_i q[i] c[i]) / temperature.
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
@@ -48,10 +47,13 @@ class Path:
 class LogitGradient(abc.ABC):
     """Base of the records that say which credits are computed.
 
-    A new form is a frozen dataclass of this type, registered as a pytree; arrays that
-    differ from step to step are its fields. First derivatives are what `credits` says.
-    Second derivatives are those of the loss whose first derivatives these are, if the
-    credits are linear in the cotangent, as in all published forms.
+    A new form is a frozen dataclass of this type, registered as a pytree: by
+    `jax.tree_util.register_static`, or by `register_dataclass` if it has fields that
+    differ from step to step, which are arrays. (JAX 0.10.2 to 0.12 find the structures
+    of two dataclasses with as many such fields equal, and a jit that is given both may
+    take one for the other; static ones differ.) First derivatives are what `credits`
+    says. Second derivatives are those of the loss whose first derivatives these are, if
+    the credits are linear in the cotangent, as in all published forms.
     """
 
     needs_key: bool = False
@@ -64,7 +66,7 @@ class LogitGradient(abc.ABC):
         """The credit [K] of every branch."""
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Exact(LogitGradient):
     """Every credit: c_i = <cotangent, output of branch i> for all i.
@@ -78,7 +80,7 @@ class Exact(LogitGradient):
         return path.all_credits()
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Sampled(LogitGradient):
     """The chosen credit alone: c_i = 0 for the others.
@@ -92,7 +94,7 @@ class Sampled(LogitGradient):
         return jnp.where(path.is_chosen(), path.chosen, 0)
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Gdas(LogitGradient):
     """The published GDAS trick: c_i = sum(cotangent) for the others.
@@ -105,9 +107,7 @@ class Gdas(LogitGradient):
         return jnp.where(path.is_chosen(), path.chosen, path.cotangent_sum)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=[], meta_fields=["num_others"]
-)
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Subset(LogitGradient):
     """A random subset of the others: c_i (K - 1) / m for m of them, 0 for the rest.

@@ -144,6 +144,18 @@ def closed_form(params, x, g):
     )
 
 
+def test_no_form_has_the_structure_of_another():
+    """Or a jit takes one for another, now and then: JAX 0.10.2 to 0.12 find those of
+    two dataclasses equal."""
+    forms = [gumbax.exact, gumbax.sampled, gumbax.gdas, *map(gumbax.subset, (1, 2))]
+    structures = [jax.tree.structure(form) for form in forms]
+    for i, structure in enumerate(structures):
+        assert [other == structure for other in structures] == [
+            i == j for j in range(len(forms))
+        ]
+    assert jax.tree.structure(gumbax.subset(2)) == structures[-1]
+
+
 @pytest.mark.parametrize("chosen", range(K))
 def test_closed_forms(edge, chosen):
     params, x, _ = edge
