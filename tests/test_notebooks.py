@@ -1,7 +1,7 @@
 """Every notebook runs from top to bottom, and is fit to be published.
 
 At smoke size (the environment variable GUMBAX_SMOKE, which each notebook reads);
-`pytest tests/test_notebooks.py --full-notebooks` runs the full size.
+`pytest tests/test_notebooks.py --full-notebooks --exhaustive` runs the full size.
 """
 
 import ast
