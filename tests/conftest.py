@@ -25,13 +25,9 @@ if "--benchmark-only" not in sys.argv:
 import jax
 import pytest
 
-from .helpers import enable_x64
+from .helpers import NOT_OPTIMISED, enable_x64
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-# Compiling is three quarters of the time of the tests, and with this half of that.
-NOT_OPTIMISED = "jax_disable_most_optimizations"
 
 
 def pytest_addoption(parser):

@@ -233,7 +233,9 @@ def _edges():
             scale = params[0]
             return gumbax.single_path(weights, BRANCHES[:2], (params, scale), x)
 
-        nodes = jnp.stack([x, jnp.zeros_like(x), jnp.zeros_like(x)])
+        # Not stacked: a second derivative of that fails in JAX 0.8 under `shard_map`.
+        first = np.arange(3)[:, None, None] == 0
+        nodes = jnp.where(first, x[None], jnp.zeros_like(x)[None])
         return gumbax.scan_edges(edge, (logits, params), nodes, [(0, 1), (1, 2)])[2]
 
     yield "scan_edges", Case(gumbax.scan_edges, own, call=cell)

@@ -21,7 +21,7 @@ SECONDS = 300
 
 
 @pytest.mark.parametrize(
-    "shape", sweep([(8, 8), (64, 128)], [((16, 16),), ((32, 8),), ((8,),)]), ids=str
+    "shape", sweep([(8, 8)], [((64, 128),), ((16, 16),), ((32, 8),), ((8,),)]), ids=str
 )
 def test_masks_and_logits_from_an_index_compile(shape):
     command = [sys.executable, "-m", "tests.compiled_programs", *map(str, shape)]

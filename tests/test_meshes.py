@@ -79,9 +79,8 @@ def waves(shape):
     return np.cos(np.arange(np.prod(shape), dtype=np.float32)).reshape(shape)
 
 
-def loss_of(y):
-    finite = jnp.where(jnp.isfinite(y), y, 0)
-    return jnp.sum(waves(y.shape) * finite + finite**2 / 2)
+def weighted(weights, array):
+    return jnp.sum((waves(array.shape) if weights is None else weights) * array)
 
 
 def derivatives(case, function, *, of=None):
@@ -90,20 +89,26 @@ def derivatives(case, function, *, of=None):
     The second ones are those of the first ones of the operands `of`, of all by default.
     """
     numbers = smooth_operands(case)
-    sloping = tuple(i for i in numbers if of is None or i in of)
 
-    def loss(*arrays):
-        return loss_of(function(*arrays))
+    def every(*arrays, weights=None):
+        """`weights` are those of the value and of each first derivative, or waves."""
+        of_value, of_gradients = weights or (None, (None,) * len(numbers))
 
-    def slope(*arrays):
-        gradients = jax.grad(loss, sloping)(*arrays)
-        return sum(jnp.sum(waves(g.shape) * g) for g in gradients)
+        def loss(*arrays):
+            y = function(*arrays)
+            finite = jnp.where(jnp.isfinite(y), y, 0)
+            return weighted(of_value, finite) + jnp.sum(finite**2) / 2
 
-    def every(*arrays):
+        def slope(*arrays):
+            gradients = jax.grad(loss, numbers)(*arrays)
+            sloping = zip(numbers, of_gradients, gradients, strict=True)
+            terms = [weighted(w, g) for i, w, g in sloping if of is None or i in of]
+            return sum(terms), gradients
+
         if not numbers:
             return function(*arrays), (), ()
-        first = jax.grad(loss, numbers)(*arrays)
-        return function(*arrays), first, jax.grad(slope, numbers)(*arrays)
+        second, first = jax.grad(slope, numbers, has_aux=True)(*arrays)
+        return function(*arrays), first, second
 
     return every
 
@@ -160,39 +165,48 @@ IN_SHARDS = [
 ]
 
 
-def shard_by_shard(case, function, specs):
-    """A function of divided operands whose results are divided like these specs."""
-    axes = [dims.find("r") for dims, _ in case.operands.values()]
-    in_axes = tuple(None if axis == -1 else axis for axis in axes)
+def split(array, axis):
+    """A part for each shard, or the whole for each."""
+    return [array] * SHARDS if axis == -1 else np.split(array, SHARDS, axis)
 
-    def by_hand(*arrays):
-        parts = [
-            array
-            if axis == -1
-            else array.reshape(
-                *array.shape[:axis], SHARDS, -1, *array.shape[axis + 1 :]
-            )
-            for array, axis in zip(arrays, axes, strict=True)
-        ]
 
-        def join(spec, leaf):
-            if "a" not in spec:
-                return leaf.sum(axis=0)
-            axis = tuple(spec).index("a")
-            shape = leaf.shape[1:]
-            whole = (*shape[:axis], SHARDS * shape[axis], *shape[axis + 1 :])
-            return jnp.moveaxis(leaf, 0, axis).reshape(whole)
+def join(parts, axis):
+    return sum(parts) if axis == -1 else np.concatenate(parts, axis)
 
-        found = jax.vmap(function, in_axes)(*parts)
-        return jax.tree.map(join, specs, found, is_leaf=lambda v: isinstance(v, P))
 
-    return by_hand
+def waves_of_shards(shape, axis):
+    """The waves that each shard has on its own, one after the other."""
+    own = waves((*shape[:axis], shape[axis] // SHARDS, *shape[axis + 1 :]))
+    return np.concatenate([own] * SHARDS, axis)
+
+
+def shard_by_shard(run, arrays, axes, weights, axes_found):
+    """What `derivatives` finds with the rows of each shard alone, joined or added up.
+
+    `weights` are those of all shards; `axes_found` are the axes of rows of the value,
+    and of each first derivative.
+    """
+    of_value, of_gradients = weights
+    parts = zip(*map(split, arrays, axes), strict=True)
+    found = [
+        run(*part, weights=(own_of_value, own_of_gradients))
+        for part, own_of_value, *own_of_gradients in zip(
+            parts,
+            *map(split, (of_value, *of_gradients), axes_found),
+            strict=True,
+        )
+    ]
+    value, *derivatives = zip(*jax.device_get(found), strict=True)
+    return join(value, axes_found[0]), *(
+        tuple(map(join, zip(*own, strict=True), axes_found[1:])) for own in derivatives
+    )
 
 
 @pytest.mark.parametrize("name", IN_SHARDS)
 def test_in_shard_map_as_on_one_device(name):
     """Derivatives taken inside it, and outside of it."""
     case = CASES[name]
+    smooth = smooth_operands(case)
     mesh = jax.make_mesh((SHARDS, 2), ("a", "b"))
     specs = tuple(spec(dims, "a", None) for dims, _ in case.operands.values())
     arrays = [array for _, array in case.operands.values()]
@@ -201,20 +215,30 @@ def test_in_shard_map_as_on_one_device(name):
         for array, own in zip(arrays, specs, strict=True)
     ]
     # The rows are the first axis of the output, but for an axis of samples.
-    output = P(*(None,) * len(case.options.get("sample_shape", ())), "a")
-    gradients = tuple(specs[i] for i in smooth_operands(case))
-    outputs = (output, gradients, gradients)
-    exact = "hard" in name and "concrete" not in name
+    samples = len(case.options.get("sample_shape", ()))
+    output = P(*(None,) * samples, "a")
+    gradients = tuple(specs[i] for i in smooth)
+    axes = [dims.find("r") for dims, _ in case.operands.values()]
+    axes_found = [samples, *(axes[i] for i in smooth)]
+    run = jax.jit(derivatives(case, case.run))
 
     def divide(function, outputs):
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=outputs)
 
-    inside = derivatives(
-        case, case.run, of=tuple(i for i in range(len(specs)) if any(specs[i]))
+    def assert_as_by_hand(found, weights):
+        expected = shard_by_shard(run, arrays, axes, weights, axes_found)
+        hard = "hard" in name and "concrete" not in name
+        assert_equal(found, expected, exact=hard)
+
+    whole = jax.jit(derivatives(case, divide(case.run, output)))(*placed)
+    shapes = [whole[0].shape, *(arrays[i].shape for i in smooth)]
+    of_value, *of_gradients = map(waves, shapes)
+    assert_as_by_hand(whole, (of_value, of_gradients))
+    divided = tuple(i for i in smooth if axes[i] != -1)
+    inside = derivatives(case, case.run, of=divided)
+    found = jax.jit(divide(inside, (output, gradients, gradients)))(*placed)
+    of_value, *of_gradients = (
+        np.zeros(shape, np.float32) if axis == -1 else waves_of_shards(shape, axis)
+        for shape, axis in zip(shapes, axes_found, strict=True)
     )
-    found = jax.jit(divide(inside, outputs))(*placed)
-    expected = jax.jit(shard_by_shard(case, inside, outputs))(*arrays)
-    assert_equal(found, expected, exact=exact)
-    outside = derivatives(case, divide(case.run, output))
-    by_hand = derivatives(case, shard_by_shard(case, case.run, output))
-    assert_equal(jax.jit(outside)(*placed), jax.jit(by_hand)(*arrays), exact=exact)
+    assert_as_by_hand(found, (of_value, of_gradients))

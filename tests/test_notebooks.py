@@ -113,7 +113,7 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize(
     "path",
-    sweep(PATHS[:3], PATHS[3:]),  # the others train
+    sweep([PATHS[1]], [PATHS[0], *PATHS[2:]]),
     ids=lambda path: path.stem,
 )
 def test_runs(path, tmp_path, pytestconfig):

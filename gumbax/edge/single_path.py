@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gumbax._common import meshes
 from gumbax._common.meshes import Kind, Layout
@@ -58,8 +59,15 @@ class Edge:
 
     def all_credits(self, smooth: PyTree, rest: PyTree, g: PyTree) -> jax.Array:
         """Forward only, outside any switch, each output dropped at once."""
-        return jnp.stack(
-            [self.credit(i, smooth, rest, g) for i in range(len(self.branches))]
+        count = len(self.branches)
+        credits = [self.credit(i, smooth, rest, g) for i in range(count)]
+        # Not stacked: JAX 0.8 and before cannot transpose the transpose of that under
+        # `shard_map` where a credit has no cotangent.
+        return _sum(
+            [
+                jnp.where(np.arange(count) == i, credit, jnp.zeros_like(credit))
+                for i, credit in enumerate(credits)
+            ]
         )
 
 

@@ -133,8 +133,8 @@ FURTHER = {
     "soft": (carried, remat, vmap_of_scan, behind_a_condition),
     "log": (carried, remat, vmap_of_scan, behind_a_condition),
     "gate": (carried, remat, vmap_of_scan, behind_a_condition),
-    "hard": (remat, vmap_of_scan),
-    "single path": (carried, remat, vmapped, behind_a_condition),
+    "hard": (remat, vmap_of_scan, behind_a_condition),
+    "single path": (carried, remat, vmapped, vmap_of_scan, behind_a_condition),
 }
 CASES = [
     pytest.param(

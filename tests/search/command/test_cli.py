@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 import gumbax
 from gumbax.search.command import cli, run
 from gumbax.search.spaces.named import SPACES
+from tests.helpers import NOT_OPTIMISED
 from tests.search.small_run import SMALL_SPACES, write_rows
 
 NUM_EPOCHS = 16
@@ -33,8 +35,9 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def environment():
-    """One CPU device, as a user has."""
-    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    """One CPU device, as a user has, and programs as optimised as those here."""
+    own = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return own | {NOT_OPTIMISED.upper(): str(jax.config.values[NOT_OPTIMISED])}
 
 
 @pytest.fixture(autouse=True)

@@ -164,6 +164,7 @@ def uneven():
     return small_search(15, batch_size=4)
 
 
+@pytest.mark.exhaustive
 def test_halves_whose_numbers_of_batches_differ(uneven):
     assert (uneven.weight_half.size, uneven.arch_half.size) == (8, 7)
     assert uneven.steps_per_epoch == 1

@@ -17,6 +17,7 @@ from gumbax.search.genotype.genotype import Edge, Genotype
 from gumbax.search.methods import derive_rules
 from gumbax.search.report import plots
 from gumbax.search.spaces.space import Choice
+from tests.helpers import sweep
 from tests.search.small_spaces import (
     CHAIN,
     DARTS,
@@ -214,7 +215,8 @@ MORE = {
 
 
 @pytest.mark.parametrize(
-    ("rows", "panels"), [(epochs(5), 4), (epochs(30, **MORE), 8), (epochs(1), 4)]
+    ("rows", "panels"),
+    sweep([(epochs(5), 4), (epochs(1), 4)], [(epochs(30, **MORE), 8)]),
 )
 def test_curves(rows, panels, tmp_path):
     path = tmp_path / "curves.png"
@@ -262,7 +264,7 @@ def probabilities(space, num_epochs):
 
 
 @pytest.mark.parametrize(
-    ("space", "num_epochs"), [(DARTS, 12), (NASBENCH201, 1), (CHAIN, 12)]
+    ("space", "num_epochs"), sweep([(NASBENCH201, 1), (CHAIN, 12)], [(DARTS, 12)])
 )
 def test_choices(space, num_epochs, tmp_path):
     path = tmp_path / "choices.png"
