@@ -14,7 +14,15 @@ from flax import nnx
 import gumbax
 from tests.helpers import sweep
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [
+    README,
+    Path(gumbax.__file__).parent / "search/README.md",
+    ROOT / "tests/benchmarks/README.md",
+    ROOT / ".github/CONTRIBUTING.md",
+    *sorted((ROOT / ".docs").glob("*.md")),
+]
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(gumbax.__path__, "gumbax.")
@@ -43,24 +51,52 @@ def test_doctests_are_found():
     assert sum(len(test.examples) for test in tests) >= 2
 
 
-EXAMPLES = re.findall(
-    r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.DOTALL | re.MULTILINE
-)
+def examples(page):
+    """The blocks of Python on a page."""
+    text = page.read_text("utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+EXAMPLES = [(page, code) for page in PAGES for code in examples(page)]
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("page", "code"),
     sweep(
-        [code for code in EXAMPLES if "search.fit" not in code],
-        [code for code in EXAMPLES if "search.fit" in code],
+        [(page, code) for page, code in EXAMPLES if "search.fit" not in code],
+        [(page, code) for page, code in EXAMPLES if "search.fit" in code],
     ),
 )
-def test_readme_examples_run(code):
-    exec(compile(code, "README.md", "exec"), {})
+def test_examples_of_the_pages_run(page, code):
+    exec(compile(code, str(page), "exec"), {})
 
 
-def test_readme_has_both_examples_and_both_commands():
+def test_examples_are_found():
+    assert {page.name for page, _ in EXAMPLES} == {"README.md", "start.md"}
+    assert {page.parent.name for page, _ in EXAMPLES} >= {"search", ".docs"}
+    assert sum(page == README for page, _ in EXAMPLES) == 3
+
+
+def test_readme_is_of_one_sitting():
     text = README.read_text("utf-8")
-    assert text.count("```python\n") >= 2
+    assert len(text.split()) <= 1500
+    assert len(text[: text.index("```python\n")].split()) <= 150
+    assert len(re.findall(r"^\|[-|]+\|$", text, re.MULTILINE)) <= 3
+    lines = [line for line in examples(README)[0].splitlines() if line]
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 88
     assert 'pip install -e ".[search]" && gumbax search digits --out' in text
     assert 'pip install -e ".[test]" && pytest' in text
+
+
+@pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}"
+)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    for link in links:
+        if not link.startswith("https://"):
+            target = page.parent / link
+            # The package is elsewhere where its wheel is tested.
+            inside = Path(gumbax.__file__).parent / link.partition("gumbax/")[2]
+            assert target.exists() or ("gumbax/" in link and inside.exists()), link

@@ -62,7 +62,8 @@ def sample(
         True
 
     References:
-        Gumbel, 1954; Salmon et al., 2011 (the hash). README, "Noise".
+        Gumbel, 1954; Salmon et al., 2011 (the hash). Measured beside others in
+        tests/benchmarks/README.md, "Noise".
     """
     name = "gumbel.sample"
     return _draw(name, key, shape, None, loc, scale, dtype, axis, offset)

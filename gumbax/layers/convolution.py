@@ -74,7 +74,7 @@ def conv_general_dilated(
         (1, 5, 5, 4)
 
     References:
-        README, "Convolutions inside control flow".
+        tests/benchmarks/README.md, "Convolutions inside control flow".
     """
     # It checks every argument, and gives the stock error where one does not fit.
     stock: Any = functools.partial(

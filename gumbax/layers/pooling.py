@@ -48,7 +48,7 @@ def max_pool(
         3.0
 
     References:
-        README, "Convolutions inside control flow".
+        tests/benchmarks/README.md, "Convolutions inside control flow".
     """
     _check("max_pool", x)
     window = Window.make(x.shape[1:3], window_shape, strides, padding)
@@ -83,7 +83,7 @@ def avg_pool(
         1.0
 
     References:
-        README, "Convolutions inside control flow".
+        tests/benchmarks/README.md, "Convolutions inside control flow".
     """
     _check("avg_pool", x)
     window = Window.make(x.shape[1:3], window_shape, strides, padding)

@@ -1,4 +1,4 @@
-"""The picture at the top of the README: one choice, from scores to gradient.
+"""A picture of the docs: one choice, molten and frozen.
 
     GUMBAX_PICTURE=.assets/idea.svg pytest tests/benchmarks/test_idea.py \
         --benchmark-only -s

@@ -2,7 +2,7 @@
 
     pytest tests/benchmarks/test_mixed_op.py --benchmark-only -s
 
-prints the tables of the README.
+prints the tables of README.md here.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
     pytest tests/benchmarks/test_samplers.py --benchmark-only -s
 
-prints the tables of the README. PyTorch is compared with where it is installed.
+prints the tables of README.md here. PyTorch is compared with where it is installed.
 """
 
 import functools

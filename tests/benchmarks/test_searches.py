@@ -2,7 +2,7 @@
 
     pytest tests/benchmarks/test_searches.py --benchmark-only -s
 
-prints the table of the README. The NAS-Bench-201 search takes hours on a CPU: there
+prints the table of README.md here. The NAS-Bench-201 search takes hours on a CPU: there
 it is skipped, unless GUMBAX_IMAGES says on how many images it runs.
 """
 

@@ -282,7 +282,7 @@ class Genotype:
     def from_darts(cls, text: str, *, space: str = "darts") -> "Genotype":
         """Reads the record of DARTS, as printed by a search or published.
 
-        Nothing is executed. A concatenation may also be a list, and `NAME = ` may stand
+        Nothing is executed. A concatenation may also be a list, and `NAME =` may stand
         before the record.
 
         Args:

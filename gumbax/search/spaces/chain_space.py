@@ -231,7 +231,7 @@ def mlp_space(widths: Sequence[int] = (64, 64, 64, 64)) -> ChainSpace:
         64
 
     References:
-        README, "Search".
+        gumbax/search/README.md.
     """
     return ChainSpace(
         name="mlp",

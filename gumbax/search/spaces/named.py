@@ -56,7 +56,7 @@ def small_images() -> CellSpace:
         (6, 7)
 
     References:
-        README, "Search".
+        gumbax/search/README.md.
     """
     return CellSpace(
         name="small_images",

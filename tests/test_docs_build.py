@@ -1,0 +1,60 @@
+"""What would make the documentation wrong stops its build."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("docs_build", ROOT / ".docs/build.py")
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+
+
+def test_links_lead_to_the_site_or_to_the_repository(tmp_path):
+    text = "[a](.docs/start.md#the-samplers) ![b](.assets/gap.svg) [c](pyproject.toml)"
+    text += " [d](notebooks/4_search.ipynb) [e](https://arxiv.org/abs/1611.01144)"
+    assert build.copied("README.md", text, tmp_path) == (
+        "[a](start.md#the-samplers) ![b](gap.svg) "
+        f"[c]({build.REPOSITORY}pyproject.toml) "
+        "[d](notebooks/4_search.ipynb) [e](https://arxiv.org/abs/1611.01144)"
+    )
+    assert (tmp_path / "gap.svg").exists()
+
+
+@pytest.mark.parametrize("target", ["nowhere.md", ".assets/nowhere.svg"])
+def test_link_that_leads_nowhere_stops_it(target, tmp_path):
+    with pytest.raises(SystemExit, match=rf"README.md: the link {target}"):
+        build.copied("README.md", f"![a]({target})", tmp_path)
+
+
+def test_public_name_without_a_docstring_stops_it():
+    def bare():
+        pass
+
+    with pytest.raises(SystemExit, match=r"gumbax.bare has no docstring"):
+        build.entry("gumbax", "bare", bare)
+    assert ".. autofunction:: gumbax.gumbel_max" in build.entry(
+        "gumbax", "gumbel_max", build.public("gumbax")["gumbel_max"]
+    )
+
+
+def test_no_notebooks_stop_it(tmp_path):
+    with pytest.raises(SystemExit, match="no notebooks in"):
+        build.contents(tmp_path)
+
+
+def test_every_face_is_on_a_page():
+    """All public functions, and nothing that a module only uses."""
+    names = {
+        f"{face}.{name}"
+        for own in build.ROOMS.values()
+        for face in own
+        for name in build.public(face)
+    }
+    from tests.test_conformance import PUBLIC
+
+    found = {name.rpartition(".")[2] for name in names}
+    assert {function.__name__ for function in PUBLIC} <= found
+    assert "gumbax.concrete.ArrayLike" not in names
+    assert "gumbax.search.SPACES" in names
