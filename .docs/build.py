@@ -110,25 +110,23 @@ def copied(page: str, text: str, site: Path) -> str:
 
 
 def public(face: str) -> dict[str, object]:
-    """The public names of a face: what is defined in the package, modules left out."""
+    """The public names of a face, modules left out.
+
+    A room shows what it imports; a module shows what it defines.
+    """
     module = functools.reduce(getattr, face.split(".")[1:], gumbax)
-    found = {}
-    for name, value in vars(module).items():
-        kind = value if inspect.isroutine(value) or inspect.isclass(value) else None
-        home = getattr(kind if kind is not None else type(value), "__module__", "")
-        constant = isinstance(value, (dict, str)) and name.isupper()
-        if name.startswith("_") or isinstance(value, types.ModuleType):
-            continue
-        if home.startswith("gumbax") or constant:
-            found[name] = value
-    # What a module only uses is no name of its own; what a face exports is.
-    if not hasattr(module, "__path__"):
-        found = {
-            name: value
-            for name, value in found.items()
-            if getattr(value, "__module__", module.__name__) == module.__name__
-        }
-    return found
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if not (name.startswith("_") or isinstance(value, types.ModuleType))
+    }
+    if hasattr(module, "__path__"):
+        return found
+    return {
+        name: value
+        for name, value in found.items()
+        if name.isupper() or getattr(value, "__module__", None) == module.__name__
+    }
 
 
 def entry(face: str, name: str, value: object) -> str:
@@ -140,14 +138,14 @@ def entry(face: str, name: str, value: object) -> str:
         kind = "autoclass" if inspect.isclass(value) else "autofunction"
         members = "\n   :members:" if kind == "autoclass" else ""
         return f".. {kind}:: {full}{members}\n"
-    if isinstance(value, dict):
-        text = "By name: " + ", ".join(f"`{key}`" for key in value) + "."
-    elif isinstance(value, str):
-        text = f"The name {value!r}."
-    else:
+    if isinstance(value, (dict, tuple)):
+        text = "In order: " + ", ".join(f"`{key}`" for key in value) + "."
+    elif type(value).__module__.startswith("gumbax"):
         text = inspect.getdoc(value) or ""
         if not text.strip():
             raise SystemExit(f"{full} has no docstring")
+    else:
+        text = f"`{value}`"
     body = "\n".join(f"   {line}".rstrip() for line in text.splitlines())
     return f".. py:data:: {full}\n\n{body}\n"
 

@@ -125,7 +125,9 @@ def draw(
     for frame, words in enumerate(labels):
         shown = ["1" if i == frame else "0" for i in range(FRAMES + 1)]
         inside = _animate("opacity", shown, mode="discrete")
-        captions.append(_text(left, top + height + 34, words + inside, opacity=0))
+        # Where nothing moves the last one is read.
+        opacity = float(frame == FRAMES)
+        captions.append(_text(left, top + height + 34, words + inside, opacity=opacity))
     still = _text(left, top + height + 34, labels[-1])
     moving_marker = (
         marker

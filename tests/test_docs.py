@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
 from pathlib import Path
@@ -72,9 +73,38 @@ def test_examples_of_the_pages_run(page, code):
 
 
 def test_examples_are_found():
-    assert {page.name for page, _ in EXAMPLES} == {"README.md", "start.md"}
+    assert {page.name for page, _ in EXAMPLES} == {
+        "README.md",
+        "questions.md",
+        "start.md",
+    }
     assert {page.parent.name for page, _ in EXAMPLES} >= {"search", ".docs"}
     assert sum(page == README for page, _ in EXAMPLES) == 3
+
+
+PACKAGE = Path(gumbax.__file__).parent
+
+
+def in_repository(page):
+    """Where a page is there; the package is elsewhere where its wheel is tested."""
+    if page.is_relative_to(PACKAGE):
+        return Path("gumbax") / page.relative_to(PACKAGE)
+    return page.relative_to(ROOT)
+
+
+def links_of(page):
+    """Paths in the repository that a page leads to."""
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    folder = in_repository(page).parent
+    return [
+        Path(os.path.normpath(folder / link))
+        for link in links
+        if not link.startswith("https://")
+    ]
+
+
+def test_readme_leads_to_every_page():
+    assert set(map(in_repository, PAGES[1:])) <= set(links_of(README))
 
 
 def test_readme_is_of_one_sitting():
@@ -93,10 +123,7 @@ def test_readme_is_of_one_sitting():
     "page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}"
 )
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
-    for link in links:
-        if not link.startswith("https://"):
-            target = page.parent / link
-            # The package is elsewhere where its wheel is tested.
-            inside = Path(gumbax.__file__).parent / link.partition("gumbax/")[2]
-            assert target.exists() or ("gumbax/" in link and inside.exists()), link
+    for path in links_of(page):
+        inside = path.parts[0] == "gumbax"
+        target = PACKAGE.joinpath(*path.parts[1:]) if inside else ROOT / path
+        assert target.exists(), path

@@ -3,7 +3,7 @@
 Values, first and second derivatives: on automatic axes, on explicit ones (what
 `jax.make_mesh` gives), and inside `jax.shard_map` with its default check of varying
 axes. The whole table runs with `--exhaustive`, as CI does once; else some functions of
-each room meet rows and categories on explicit axes, and two run inside `jax.shard_map`.
+each room meet rows and categories on explicit axes, and three `jax.shard_map`.
 """
 
 import functools
@@ -43,7 +43,7 @@ ALWAYS = (
     *("sample", "concrete.binary_log_prob", "mixed_op", "single_path"),
     *("draw_choices", "convolution"),
 )
-ALWAYS_IN_SHARDS = ("gumbel_softmax", "convolution")
+ALWAYS_IN_SHARDS = ("gumbel_softmax", "convolution", "single_path")
 
 
 def marked(often):
@@ -83,10 +83,11 @@ def weighted(weights, array):
     return jnp.sum((waves(array.shape) if weights is None else weights) * array)
 
 
-def derivatives(case, function, *, of=None):
+def derivatives(case, function, *, of=None, plain=False):
     """(value, first derivatives, second derivatives) of a loss of the function.
 
     The second ones are those of the first ones of the operands `of`, of all by default.
+    With `plain` the first ones are taken for themselves too, not only on the way.
     """
     numbers = smooth_operands(case)
 
@@ -108,6 +109,8 @@ def derivatives(case, function, *, of=None):
         if not numbers:
             return function(*arrays), (), ()
         second, first = jax.grad(slope, numbers, has_aux=True)(*arrays)
+        if plain:
+            first = jax.grad(loss, numbers)(*arrays)
         return function(*arrays), first, second
 
     return every
@@ -145,7 +148,8 @@ def test_on_a_mesh_as_on_one_device(name, layout):
             jax.device_put(array, NamedSharding(mesh, spec(dims, rows, categories)))
             for dims, array in case.operands.values()
         ]
-        found = jax.jit(derivatives(case, case.run))(*arrays)
+        every = derivatives(case, case.run, plain=name in ALWAYS)
+        found = jax.jit(every)(*arrays)
     for gradients in found[1:]:
         for i, gradient in zip(smooth_operands(case), gradients, strict=True):
             assert EXPLICIT not in types or (

@@ -67,8 +67,7 @@ def test_nnx(mesh, options):
     assert_as_on_one_device(mesh, loss, state, X)
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("options", [HARD, SOFT], ids=["hard", "soft"])
+@pytest.mark.parametrize("options", sweep([HARD], [SOFT]), ids=["hard", "soft"])
 def test_linen(mesh, options):
     op = gumbax.linen.MixedOp([nn.Dense(6), nn.LayerNorm()])
     variables = op.init(KEY, X)

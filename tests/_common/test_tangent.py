@@ -134,7 +134,7 @@ FURTHER = {
     "log": (carried, remat, vmap_of_scan, behind_a_condition),
     "gate": (carried, remat, vmap_of_scan, behind_a_condition),
     "hard": (remat, vmap_of_scan, behind_a_condition),
-    "single path": (carried, remat, vmapped, vmap_of_scan, behind_a_condition),
+    "single path": (carried, remat, vmapped, behind_a_condition),
 }
 CASES = [
     pytest.param(
