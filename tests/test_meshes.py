@@ -83,11 +83,10 @@ def weighted(weights, array):
     return jnp.sum((waves(array.shape) if weights is None else weights) * array)
 
 
-def derivatives(case, function, *, of=None, plain=False):
+def derivatives(case, function, *, of=None):
     """(value, first derivatives, second derivatives) of a loss of the function.
 
     The second ones are those of the first ones of the operands `of`, of all by default.
-    With `plain` the first ones are taken for themselves too, not only on the way.
     """
     numbers = smooth_operands(case)
 
@@ -104,14 +103,12 @@ def derivatives(case, function, *, of=None, plain=False):
             gradients = jax.grad(loss, numbers)(*arrays)
             sloping = zip(numbers, of_gradients, gradients, strict=True)
             terms = [weighted(w, g) for i, w, g in sloping if of is None or i in of]
-            return sum(terms), gradients
+            return sum(terms)
 
         if not numbers:
             return function(*arrays), (), ()
-        second, first = jax.grad(slope, numbers, has_aux=True)(*arrays)
-        if plain:
-            first = jax.grad(loss, numbers)(*arrays)
-        return function(*arrays), first, second
+        first = jax.grad(loss, numbers)(*arrays)
+        return function(*arrays), first, jax.grad(slope, numbers)(*arrays)
 
     return every
 
@@ -148,8 +145,7 @@ def test_on_a_mesh_as_on_one_device(name, layout):
             jax.device_put(array, NamedSharding(mesh, spec(dims, rows, categories)))
             for dims, array in case.operands.values()
         ]
-        every = derivatives(case, case.run, plain=name in ALWAYS)
-        found = jax.jit(every)(*arrays)
+        found = jax.jit(derivatives(case, case.run))(*arrays)
     for gradients in found[1:]:
         for i, gradient in zip(smooth_operands(case), gradients, strict=True):
             assert EXPLICIT not in types or (
