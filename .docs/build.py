@@ -54,6 +54,8 @@ ROOMS = {
         *(f"gumbax.search.{room}" for room in ("report", "store", "command")),
     ],
 }
+# Of every Linen module.
+FLAX_FIELDS = ("parent", "name")
 CONF = '''
 project = "gumbax"
 copyright = "the gumbax developers"
@@ -129,12 +131,33 @@ def public(face: str) -> dict[str, object]:
     }
 
 
+def undocumented(cls: type) -> list[str]:
+    """The public fields, methods and properties of a class that no docstring names.
+
+    Sphinx would leave them out without a word.
+    """
+    fields = [name for name in inspect.get_annotations(cls) if name not in FLAX_FIELDS]
+    described = re.findall(r"^ *(\w+):", inspect.getdoc(cls) or "", re.MULTILINE)
+    members = [
+        name
+        for name, value in vars(cls).items()
+        if name not in fields
+        and isinstance(value, (property, staticmethod, classmethod, types.FunctionType))
+    ]
+    missing = {name for name in fields if name not in described}
+    missing |= {name for name in members if not inspect.getdoc(getattr(cls, name))}
+    return sorted(name for name in missing if not name.startswith("_"))
+
+
 def entry(face: str, name: str, value: object) -> str:
     """The directive of a public name."""
     full = f"{face}.{name}"
     if inspect.isclass(value) or inspect.isroutine(value):
         if not (inspect.getdoc(value) or "").strip():
             raise SystemExit(f"{full} has no docstring")
+        if inspect.isclass(value) and value.__module__.startswith("gumbax"):
+            for member in undocumented(value):
+                raise SystemExit(f"{full}.{member} has no docstring")
         kind = "autoclass" if inspect.isclass(value) else "autofunction"
         members = "\n   :members:" if kind == "autoclass" else ""
         return f".. {kind}:: {full}{members}\n"

@@ -39,6 +39,30 @@ def test_public_name_without_a_docstring_stops_it():
     )
 
 
+def test_member_without_a_docstring_stops_it():
+    class Bare:
+        """A record.
+
+        Attributes:
+            named: described.
+        """
+
+        named: int
+        silent: int
+
+        def method(self):
+            pass
+
+        @property
+        def told(self):
+            """Described."""
+
+    assert build.undocumented(Bare) == ["method", "silent"]
+    Bare.__module__ = "gumbax"
+    with pytest.raises(SystemExit, match=r"gumbax.Bare.method has no docstring"):
+        build.entry("gumbax", "Bare", Bare)
+
+
 def test_no_notebooks_stop_it(tmp_path):
     with pytest.raises(SystemExit, match="no notebooks in"):
         build.contents(tmp_path)

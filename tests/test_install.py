@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,22 @@ import json
 from importlib import metadata
 print(json.dumps({d.name: d.version for d in metadata.distributions()}))
 """
+
+
+@pytest.mark.skipif(not wheel, reason="needs GUMBAX_WHEEL")
+def test_page_on_pypi_leads_to_the_repository():
+    """Nothing of the README is beside it there: no picture, no page."""
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = (n for n in file.namelist() if n.endswith(".dist-info/METADATA"))
+        text = file.read(name).decode()
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    links = re.findall(r"(?<!!)\[[^]]*\]\(([^)]*)\)", text)
+    assert len(pictures) >= 2
+    assert len(links) >= 10
+    for picture in pictures:
+        assert picture.startswith("https://raw.githubusercontent.com/gumbax/gumbax/")
+    for link in links:
+        assert link.startswith("https://")
 
 
 def run(*arguments):

@@ -9,6 +9,8 @@ import jax
 ROUNDS = 9
 # Large cases take fewer rounds: about this many seconds for each candidate.
 SECONDS = 6.0
+# Of the noise of JAX: 23 random bits in "low", its default; "highest" is of JAX 0.10.
+MODES = ("low", "high", "highest")[: 2 + (jax.__version_info__ >= (0, 10))]
 
 
 def medians(candidates: Mapping[str, Callable[[], object]]) -> dict[str, float]:

@@ -6,7 +6,6 @@ prints the numbers of README.md here and of the README, and writes the picture w
 GUMBAX_PICTURE says.
 """
 
-import inspect
 import os
 
 import jax
@@ -17,6 +16,8 @@ import scipy.stats
 
 import gumbax
 from tests._noise import test_tails
+
+from .compare import MODES
 
 DRAWS = 2**30
 BLOCK = (2**7, 2**16)
@@ -45,12 +46,6 @@ def indices(sampler, dtype):
     return np.concatenate([np.asarray(sampler(key, logits)) for key in keys])
 
 
-# What JAX calls the accuracy of its noise, since 0.10; before, there is the default.
-MODES = (
-    ("low", "high", "highest")
-    if "mode" in inspect.signature(jax.random.gumbel).parameters
-    else ("low",)
-)
 OURS = "gumbax"
 NAMES = {mode: f'`jax.random`, `mode="{mode}"`' for mode in MODES} | {OURS: OURS}
 
@@ -58,15 +53,13 @@ NAMES = {mode: f'`jax.random`, `mode="{mode}"`' for mode in MODES} | {OURS: OURS
 def noise(name):
     if name == OURS:
         return lambda key: gumbax.gumbel.sample(key, BLOCK)
-    options = {} if name == "low" else {"mode": name}
-    return lambda key: jax.random.gumbel(key, BLOCK, **options)
+    return lambda key: jax.random.gumbel(key, BLOCK, mode=name)
 
 
 def index(name):
     if name == OURS:
         return gumbax.gumbel_max
-    options = {} if name == "low" else {"mode": name}
-    return lambda key, logits: jax.random.categorical(key, logits, **options)
+    return lambda key, logits: jax.random.categorical(key, logits, mode=name)
 
 
 @pytest.fixture(scope="module")

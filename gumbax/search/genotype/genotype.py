@@ -29,7 +29,13 @@ _NASBENCH201 = (
 
 
 class Edge(NamedTuple):
-    """A primitive that takes node `source` to node `target`."""
+    """A primitive that takes one node to another.
+
+    Attributes:
+        primitive: its name.
+        source: number of the node it reads.
+        target: number of the node it adds to.
+    """
 
     primitive: str
     source: int

@@ -58,7 +58,14 @@ class TrainingOptions:
 
 @pytree
 class TrainingState:
-    """All that changes; the order of the examples follows from (seed, step)."""
+    """All that changes; the order of the examples follows from (seed, step).
+
+    Attributes:
+        step: number of the next step, an int32 scalar.
+        weights: parameters of the network.
+        rest: its other state: statistics of batch normalisation, random streams.
+        opt: state of the optimiser.
+    """
 
     step: jax.Array
     weights: PyTree

@@ -60,6 +60,7 @@ class Row:
 
     @property
     def mean(self) -> float:
+        """Mean of the values."""
         return float(np.mean(self.values))
 
     @property
