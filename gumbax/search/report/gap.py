@@ -30,11 +30,17 @@ from gumbax.search.store import lines
 NUM_DRAWS = 20
 _TRAINED = ("name", "genotype", "training", "test_accuracy")
 RECALIBRATION_BATCHES = 20
+# The name of a row of the report: the weighted sum of all operations.
 SOFT = "soft network"
+# The name of a row: networks that are drawn from the logits.
 DRAWN = "straight-through network"
+# The name of a row: the derived network with the weights of the search.
 ARGMAX = "argmax, inherited weights"
+# The name of a row: the same, normalised by statistics of its own activations.
 RECALIBRATED = "argmax, recalibrated"
+# The name of a row: the derived network, trained from scratch.
 RETRAINED = "derived, retrained"
+# The name of a row: random architectures of the space, trained equally.
 RANDOM = "random architectures"
 NOTES = {
     SOFT: "weighted sum of all operations, at the last temperature",

@@ -198,6 +198,7 @@ class Projection(nnx.Module):
         return self.linear(x)
 
 
+# Name -> primitive of `mlp_space`.
 MLP_PRIMITIVES: Mapping[str, Primitive] = {
     "skip_connect": skip,
     "relu": functools.partial(dense, nnx.relu, 1),
@@ -297,6 +298,7 @@ class ConvNorm(nnx.Module):
         return self.norm(self.conv(x))
 
 
+# Name -> primitive of `macro_space`.
 MACRO_PRIMITIVES: Mapping[str, Primitive] = {
     "skip_connect": skip,
     "mbconv3_3x3": functools.partial(MBConv, 3, 3),
