@@ -212,8 +212,8 @@ def _run(
     }
     folder.write(out / REPORT, json.dumps(content, indent=2) + "\n")
     folder.write(out / "report.txt", text)
-    page.write_page([out], out / page.PAGE)
     draw(out, search.space)
+    page.write_page([out], out / page.PAGE)
     return text
 
 

@@ -9,21 +9,25 @@ from collections.abc import Mapping, Sequence
 
 # Of a chart, in units of its view box.
 WIDE, TALL = 360, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 8, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 8, 28
 NUM_SERIES = 8
 
 Points = Sequence[tuple[float, float]]
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers from low to high.
+def ticks(
+    low: float, high: float, count: int = 5, *, whole: bool = False
+) -> list[float]:
+    """About `count` round numbers from low to high, on request whole ones.
 
     Example:
         >>> ticks(0.0, 97.0)
         [0.0, 20.0, 40.0, 60.0, 80.0]
     """
-    step = 10 ** math.floor(math.log10((high - low) / count))
+    step: float = 10.0 ** math.floor(math.log10((high - low) / count))
     step *= next((m for m in (1, 2, 5) if (high - low) / (m * step) <= count), 10)
+    if whole:
+        step = max(1.0, step)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
@@ -34,6 +38,8 @@ class _Frame:
 
     def __init__(self, xs: Sequence[float], ys: Sequence[float]):
         self.x, self.y = _span(xs), _span(ys)
+        # Epochs and ranks are.
+        self.whole = all(float(x).is_integer() for x in xs)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
@@ -51,14 +57,14 @@ class _Frame:
                 f'<path class="grid" d="M{_LEFT} {y}H{WIDE - _RIGHT}"/>'
                 f'<text x="{_LEFT - 5}" y="{y + 4}" text-anchor="end">{value:g}</text>'
             )
-        for value in ticks(*self.x):
+        for value in ticks(*self.x, whole=self.whole):
             x, _ = self.at(value, self.y[0])
             lines.append(
-                f'<text x="{x}" y="{TALL - 12}" text-anchor="middle">{value:g}</text>'
+                f'<text x="{x}" y="{TALL - 14}" text-anchor="middle">{value:g}</text>'
             )
         middle = (_LEFT + WIDE - _RIGHT) / 2
         lines.append(
-            f'<text class="label" x="{middle}" y="{TALL - 1}" text-anchor="middle">'
+            f'<text class="label" x="{middle}" y="{TALL - 2}" text-anchor="middle">'
             f"{html.escape(x_label)}</text>"
         )
         return "".join(lines)
@@ -133,7 +139,7 @@ def scatter(
         return ""
     frame = _Frame([x for x, _, _ in every], [y for _, y, _ in every])
     parts = [
-        _dot(frame.at(x, y), f"s{number % NUM_SERIES}", f"{name}: {told}", "mark")
+        _dot(frame.at(x, y), f"s{number % NUM_SERIES}", told, "mark")
         for number, (name, points) in enumerate(groups.items())
         for x, y, told in points
     ]

@@ -276,7 +276,7 @@ def verdict(runs: Sequence[Sequence[Row]]) -> list[str]:
         best = max(constant, key=lambda name: constant[name])
         sentences.append(
             f"The best constant architecture, {best}: {constant[best]:.2f} %, "
-            f"{constant[best] - together[RETRAINED]:+.2f} points."
+            f"{constant[best] - together[RETRAINED]:+.2f} points beside the kept one."
         )
     return sentences
 

@@ -1,5 +1,6 @@
 """One self-contained page of one run or several: report.html."""
 
+import base64
 import html
 import json
 import string
@@ -159,7 +160,8 @@ def write_page(
     title = ", ".join([*of_data, *of_space])
     parts = [_verdict(runs), *([_together(runs)] if len(runs) > 1 else [])]
     if truth:
-        parts.append(f"<h3>Published accuracies</h3><pre>{html.escape(truth)}</pre>")
+        plate = f'<pre class="truth">{html.escape(truth)}</pre>'
+        parts.append(f"<h3>Published accuracies</h3>{plate}")
     parts.append(f'<div class="runs">{"".join(map(_run, runs))}</div>')
     template = string.Template(
         resources.files("gumbax.search.report").joinpath("page.html").read_text("utf-8")
@@ -224,15 +226,31 @@ def _number(row: Row | None) -> str:
 def _run(run: Run) -> str:
     parts = [f"<h2>{html.escape(run.name)}</h2>"]
     parts += [f'<p class="note">{html.escape(run.title)}</p>'] * bool(run.title)
-    if run.genotype is not None and run.space is not None:
-        try:
-            shown = genotype_text(run.genotype, run.space)  # type: ignore[arg-type]
-            parts.append(f"<h3>What is kept</h3><pre>{html.escape(shown)}</pre>")
-        except ValueError:
-            pass  # derived anew for another space
-    parts += [_gap(run.rows), _standing(run.rows), _choices(run), _curves(run)]
-    parts.append(_settings(run))
+    middle = (_kept(run), _gap(run.rows), _standing(run.rows), _choices(run))
+    parts.append(f'<div class="parts">{"".join(map(_part, middle))}</div>')
+    parts += [_curves(run), _settings(run)]
     return f'<section class="run">{"".join(parts)}</section>'
+
+
+def _part(content: str) -> str:
+    return f"<div>{content}</div>" if content else ""
+
+
+def _kept(run: Run) -> str:
+    """The derived architecture, drawn where its picture is there."""
+    if run.genotype is None or run.space is None:
+        return ""
+    try:
+        shown = genotype_text(run.genotype, run.space)  # type: ignore[arg-type]
+    except ValueError:  # derived anew for another space
+        return ""
+    picture = ""
+    try:
+        content = base64.b64encode((run.folder / "cell.svg").read_bytes()).decode()
+        picture = f'<img class="cell" alt="" src="data:image/svg+xml;base64,{content}">'
+    except OSError:  # not drawn yet
+        pass
+    return f"<h3>What is kept</h3>{picture}<pre>{html.escape(shown)}</pre>"
 
 
 def _gap(rows: Sequence[Row]) -> str:
@@ -253,29 +271,22 @@ def _gap(rows: Sequence[Row]) -> str:
 
 def _standing(rows: Sequence[Row]) -> str:
     """The kept architecture among the others, best first."""
-    groups = {"kept": gap.RETRAINED, "random": gap.RANDOM}
-    found = {
-        name: [v for row in rows if row.name == of for v in row.values]
-        for name, of in groups.items()
-    }
-    found["constant"] = [
-        value
+    kinds = {gap.RETRAINED: "kept", gap.RANDOM: "random"}
+    found = [
+        (value, kinds.get(row.name, "constant"), row.name)
         for row in rows
-        if row.name.endswith(gap.EVERYWHERE)
         for value in row.values
+        if row.name in kinds or row.name.endswith(gap.EVERYWHERE)
     ]
-    if not found["kept"] or not (found["random"] or found["constant"]):
+    if len(found) < 2:
         return ""
-    best = sorted((v for values in found.values() for v in values), reverse=True)
-    points = {
-        name: [
-            (best.index(v) + 1.0, v, f"rank {best.index(v) + 1}, {v:.2f} %") for v in vs
-        ]
-        for name, vs in found.items()
-        if vs
-    }
-    chart = charts.scatter("Accuracy by rank", points, "rank, all trained equally")
-    return f"<h3>Among others</h3>{chart}{charts.legend(list(points))}"
+    points: dict[str, list[tuple[float, float, str]]] = {}
+    for place, (value, kind, name) in enumerate(sorted(found, reverse=True), 1):
+        points.setdefault(kind, []).append((place, value, f"{name}, {value:.2f} %"))
+    order = ("random", "constant", "kept")
+    shown = {str(kind): points[kind] for kind in order if kind in points}
+    chart = charts.scatter("Accuracy by place", shown, "place, all trained equally")
+    return f"<h3>Among others</h3>{chart}{charts.legend(list(shown))}"
 
 
 def _choices(run: Run) -> str:
