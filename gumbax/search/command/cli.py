@@ -104,6 +104,13 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="write gap.txt, gap.svg, gap.png there"
     )
 
+    report.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="published accuracies of all architectures (.npz); writes truth.* too",
+    )
+
     plot = command("plot", "draw a run's pictures again", "Draw what a run has so far.")
     plot.add_argument("run", type=Path, help="folder of a search")
     return top
@@ -156,6 +163,11 @@ def _searching(command: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="random architectures to compare with (5)",
+    )
+    add(
+        "--constant-architectures",
+        action=argparse.BooleanOptionalAction,
+        help="also compare with one operation everywhere (where there are random ones)",
     )
 
 
@@ -271,7 +283,8 @@ def _retrain(given: dict[str, Any]) -> None:
 
 
 def _report(given: dict[str, Any]) -> None:
-    print(comparison.compare(given["run"], given.get("out")))
+    found = comparison.compare(given["run"], given.get("out"), given.get("table"))
+    print(found)
 
 
 def _plot(given: dict[str, Any]) -> None:

@@ -48,6 +48,8 @@ class Options:
         train_epochs: of every training from scratch; enough for 1,000 steps, and 8 or
             more, if None.
         random_architectures: how many to compare with.
+        constant_architectures: whether to compare with one operation everywhere; if
+            None, where there are random ones.
         crop: pixels that images are padded with before a random crop.
         flip: mirror images at random.
         cutout: side of the square that is blanked in training from scratch, in pixels.
@@ -72,6 +74,7 @@ class Options:
     warmup: float | None = None
     train_epochs: int | None = None
     random_architectures: int = 5
+    constant_architectures: bool | None = None
     crop: int = 0
     flip: bool = False
     cutout: int = 0
