@@ -86,15 +86,15 @@ def plain(lines: list[str]) -> list[str]:
     example, references, found = False, False, []
     for line in lines:
         text = line.lstrip()
+        indent = line[: len(line) - len(text)]
         example = text.startswith(">>>") or (example and text != "")
-        if not example:
-            line = line.replace("*", r"\*").replace("|", r"\|")
         if references and text:
             begins = text[0].isupper() or found[-1].strip() == "References:"
-            indent = line[: len(line) - len(line.lstrip())]
-            line = indent + ("| " if begins else "  ") + line.lstrip()
+            indent += "| " if begins else "  "
         references = references or text == "References:"
-        found.append(line)
+        if not example:
+            text = text.replace("*", r"\*").replace("|", r"\|")
+        found.append(indent + text)
     return found
 
 
