@@ -18,7 +18,15 @@ from gumbax.search.store import folder
 from gumbax.search.store.errors import SearchError, search_error
 
 _RESUME = "Pass --resume to go on from the last checkpoint."
-_EXTRAS = ("sklearn", "matplotlib", "rich", "orbax", "tensorstore", "flatbuffers")
+_EXTRAS = (
+    "sklearn",
+    "mnist1d",
+    "matplotlib",
+    "rich",
+    "orbax",
+    "tensorstore",
+    "flatbuffers",
+)
 
 _DESCRIPTION = """\
 Differentiable architecture search with Gumbel-Softmax.
@@ -35,10 +43,11 @@ Search a network on a data set, derive it, train it from scratch, and report the
 discretisation gap: test accuracy of what was searched against what is kept, beside
 random architectures trained equally.
 
-DATASET is a name (digits) or a path: an .npz file, a folder of IDX files (MNIST) or of
-the CIFAR-10 batches, a .csv file. DIR gets metrics.jsonl, choices.jsonl, checkpoints,
-genotype.json, the pictures (cell, curves, choices, gap; .svg and .png) and the report
-(report.txt, report.json). Stopped at any moment, --resume goes on to the same result.
+DATASET is a name (digits, mnist1d) or a path: an .npz file, a folder of IDX files
+(MNIST) or of the CIFAR-10 batches, a .csv file. DIR gets report.html, written after
+every epoch, metrics.jsonl, choices.jsonl, checkpoints, genotype.json, the pictures
+(cell, curves, choices, gap; .svg and .png) and the report (report.txt, report.json).
+Stopped at any moment, --resume goes on to the same result.
 """
 
 
@@ -120,7 +129,10 @@ def _common(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
-    add("--space", help="small_images, nasbench201, darts, macro or mlp (by the data)")
+    add(
+        "--space",
+        help="small_images, nasbench201, darts, macro, mlp or sequences (by the data)",
+    )
     add("--channels", type=int, help="of the first stage (by the space)")
     add("--cells", type=int, help="in a stage; in all for darts (by the space)")
     add("--seed", type=int, help="of splits, weights, data order, draws (0)")

@@ -117,7 +117,7 @@ class Options:
         name = self.space
         if name is None:
             small = "small_images" if shape[0] <= 16 else "nasbench201"
-            name = small if len(shape) == 3 else "mlp"
+            name = {1: "mlp", 2: "sequences"}.get(len(shape), small)
         space = SPACES[name]()
         changes: dict[str, Any] = {}
         if self.channels is not None:
@@ -128,8 +128,8 @@ class Options:
         if changes and not isinstance(space, CellSpace | DartsSpace):
             cure = "Leave out --channels and --cells."
             raise search_error("--space", "have cells and channels", name, cure)
-        if (len(shape) == 3) == (name == "mlp"):
-            kind = "images" if len(shape) == 3 else "rows of features"
+        if {"mlp": 1, "sequences": 2}.get(name, 3) != len(shape):
+            kind = {1: "rows of features", 2: "sequences"}.get(len(shape), "images")
             cure = "Leave out --space for one that fits."
             raise search_error("--space", f"be one for {kind}", name, cure)
         self._check_images(space, shape)
@@ -144,7 +144,7 @@ class Options:
         if len(shape) != 3:
             for field in ("crop", "flip", "cutout"):
                 if value := getattr(self, field):
-                    must = "be left out for rows of features"
+                    must = "be left out for data that are not images"
                     raise search_error(_option(field), must, value, "Leave it out.")
         elif self.auxiliary and isinstance(space, DartsSpace) and min(shape[:2]) < 5:
             must = "be 0 for images of less than 5 pixels"

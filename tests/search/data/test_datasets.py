@@ -55,6 +55,20 @@ def test_digits_are_split_as_ever(digits):
     assert digest.hexdigest()[:16] == "70ee2850bb25b543"
 
 
+def test_mnist1d_is_made_in_memory_and_leaves_numpy_as_it_was():
+    np.random.seed(5)
+    expected = np.random.uniform()
+    np.random.seed(5)
+    found = datasets.load("mnist1d", limit=500)
+    assert np.random.uniform() == expected
+    assert found.train.inputs.shape == (500, 40, 1)
+    assert found.test.inputs.shape == (1000, 40, 1)
+    everything = datasets.load("mnist1d").train
+    assert everything.size == 4000
+    np.testing.assert_allclose(np.bincount(everything.labels), 400, atol=40)
+    np.testing.assert_allclose(np.std(everything.inputs), 1.0, atol=0.01)
+
+
 def test_limit_keeps_proportions_and_nests_and_leaves_the_test_set(digits):
     small, large = (datasets.load("digits", limit=n, seed=1) for n in (50, 200))
     assert (small.train.size, large.train.size) == (50, 200)
