@@ -28,18 +28,14 @@ from gumbax.search.report import gap, page, plots
 from gumbax.search.report.comparison import REPORT, for_plot, read_report
 from gumbax.search.report.gap import Row
 from gumbax.search.spaces.space import Space
-from gumbax.search.store import folder, lines
+from gumbax.search.store import folder, lines, records
 from gumbax.search.store.checkpoint import Checkpoints
 from gumbax.search.store.errors import SearchError, search_error
 
 OnEpoch = Callable[[SearchState, dict[str, float]], None]
 SECONDS_PER_CHECKPOINT = 5.0
 CHECKPOINTS = "checkpoints"
-METRICS = "metrics.jsonl"
-CHOICES = "choices.jsonl"
 GENOTYPE = "genotype.json"
-_OF_METRICS = ("epoch",)
-_OF_CHOICES = ("epoch", "probabilities")
 
 
 def load_data(options: Options) -> Dataset:
@@ -282,12 +278,9 @@ def _search(
         if restored is not None:
             first, state = restored
             progress.say(f"resumed from epoch {first}")
-        paths = (out / METRICS, out / CHOICES)
+        paths = (out / records.METRICS, out / records.CHOICES)
         # What was written after the checkpoint is done again.
-        rows, _ = (
-            lines.keep(path, lambda row: row["epoch"] <= first, fields)
-            for path, fields in zip(paths, (_OF_METRICS, _OF_CHOICES), strict=True)
-        )
+        rows = records.keep_until(out, first)
         seconds = rows[-1].get("seconds", 0.0) if rows else 0.0
         began = saved = time.perf_counter()
         with (
@@ -336,10 +329,10 @@ def draw(out: Path, space: Space) -> None:
             must = f"be of the space {space.name}"
             raise search_error(GENOTYPE, must, str(error), cure) from error
         plots.draw_genotype(genotype, space, both("cell"))
-    rows = lines.read(out / METRICS, _OF_METRICS)
+    rows = records.metrics(out)
     if rows:
         plots.draw_curves(rows, both("curves"))
-    epochs = lines.read(out / CHOICES, _OF_CHOICES)
+    epochs = records.choices(out, space.choices)
     if epochs:
         history = {
             name: np.asarray([row["probabilities"][name] for row in epochs])

@@ -19,7 +19,7 @@ from gumbax.search.report.curve_drawing import PANELS, curves_of
 from gumbax.search.report.gap import Row
 from gumbax.search.report.plots import genotype_text
 from gumbax.search.spaces.space import Choice
-from gumbax.search.store import folder, lines
+from gumbax.search.store import folder, records
 
 PAGE = "report.html"
 SPACE = "space.json"
@@ -45,7 +45,7 @@ class Choices:
     def read(cls, path: Path) -> "Choices | None":
         """What `write_space` wrote; None where it did not, or it cannot be read."""
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = folder.read_json(path)
             choices = {
                 name: Choice(
                     tuple((int(i), int(j)) for i, j in one["edges"]),
@@ -111,7 +111,11 @@ class Run:
 
 
 def read_run(out: Path) -> Run:
-    """Reads whatever a folder holds; what is missing or unreadable is left out."""
+    """Reads what a folder holds; what is missing is left out.
+
+    Raises:
+        SearchError: metrics.jsonl or choices.jsonl is damaged.
+    """
     record, report = _json(out / folder.RECORD), _json(out / "report.json")
     try:
         genotype = Genotype.load(out / "genotype.json")
@@ -126,8 +130,8 @@ def read_run(out: Path) -> Run:
         options=record.get("options") or report.get("options") or {},
         versions=record.get("versions", {}),
         space=Choices.read(out / SPACE),
-        metrics=lines.read(out / "metrics.jsonl", ("epoch",)),
-        choices=lines.read(out / "choices.jsonl", ("epoch", "probabilities")),
+        metrics=records.metrics(out),
+        choices=records.choices(out),
         genotype=genotype,
         rows=rows,
         title=report.get("title", ""),
@@ -136,10 +140,9 @@ def read_run(out: Path) -> Run:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        return folder.read_json(path)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def write_page(

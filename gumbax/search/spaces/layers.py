@@ -118,7 +118,7 @@ class Layers:
             c_out,
             size,
             strides=(stride, stride),
-            padding=[(pad, pad) for pad in pads],
+            padding=tuple((pad, pad) for pad in pads),
             kernel_dilation=(dilation, dilation),
             feature_group_count=groups,
             use_bias=False,

@@ -9,4 +9,6 @@ class SearchError(ValueError):
 
 def search_error(argument: str, must: str, got: object, cure: str) -> SearchError:
     """Builds the error in the form of all argument errors."""
+    if isinstance(got, str):  # which may be a sentence, or another error
+        got = got.removesuffix(".")
     return SearchError(checks.message("gumbax search", argument, must, got, cure))

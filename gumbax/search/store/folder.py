@@ -90,7 +90,10 @@ def check_data(out: Path, data: str | None) -> None:
         out: folder of a run.
         data: fingerprint of the data set as it is now.
     """
-    before = json.loads((out / RECORD).read_text(encoding="utf-8")).get("data")
+    try:
+        before = read_json(out / RECORD).get("data")
+    except (OSError, ValueError) as error:
+        raise unreadable(out / RECORD, error) from error
     if None not in (before, data) and before != data:
         raise search_error(
             "dataset",
@@ -157,7 +160,7 @@ def read(out: Path, command: str) -> tuple[dict[str, Any], dict[str, str]]:
     """
     path = out / RECORD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         options = dict(content["options"])
         versions = dict(content.get("versions", {}))
         found = content.get("command", "search")
@@ -171,6 +174,22 @@ def read(out: Path, command: str) -> tuple[dict[str, Any], dict[str, str]]:
             "Pass another folder; nothing was changed.",
         )
     return options, versions
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"a JSON object is expected, not {type(content).__name__}")
+    return content
 
 
 def unreadable(path: Path, error: Exception) -> SearchError:

@@ -268,12 +268,10 @@ def test_full_disk_leaves_the_lines_that_were_kept(tmp_path, monkeypatch):
     before = path.read_bytes()
     monkeypatch.setattr(Path, "write_text", full_disk(Path.write_text))
     with pytest.raises(OSError, match="No space left on device"):
-        lines.keep(path)
+        lines.keep(path, {})
     assert path.read_bytes() == before
     monkeypatch.undo()
-    assert lines.keep(path, lambda row: row["epoch"] < 2) == [{"epoch": 1}]
-    path.write_text('{"epoch": 1}\n{"other": 2}\n{"epoch": 3}\n')
-    assert lines.keep(path, fields=("epoch",)) == [{"epoch": 1}]
+    assert lines.keep(path, {}, lambda row: row["epoch"] < 2) == [{"epoch": 1}]
     assert path.read_text() == '{"epoch": 1}\n'
 
 
@@ -330,7 +328,7 @@ def test_full_disk_in_a_search_leaves_the_rows_before(capsys, tmp_path, monkeypa
     def fit(search, state, on_epoch):
         shown = ("loss", "accuracy", "argmax_accuracy", "temperature")
         values = dict.fromkeys(shown, 0.5)
-        (first, *_) = [row["epoch"] for row in lines.read(metrics)[::-1]] or [0]
+        (first, *_) = [row["epoch"] for row in lines.read(metrics, {})[::-1]] or [0]
         for epoch in range(first + 1, 5):
             on_epoch(state, values | {"epoch": epoch})
         raise SearchError("Enough.")
@@ -350,7 +348,7 @@ def test_full_disk_in_a_search_leaves_the_rows_before(capsys, tmp_path, monkeypa
     assert re.search(
         r"No space left on device \(.*metrics.jsonl\)\. Pass --resume", error
     )
-    assert [row["epoch"] for row in lines.read(metrics)] == [1, 2]
+    assert [row["epoch"] for row in lines.read(metrics, {})] == [1, 2]
     assert not metrics.read_text().endswith("\n")
     full = False
     assert "Enough." in refused(capsys, *arguments, "--resume")
