@@ -1,7 +1,9 @@
 """The command `gumbax`."""
 
 import argparse
+import functools
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from gumbax.search.methods.derive_rules import RULES
 from gumbax.search.network.export import export
 from gumbax.search.report import comparison, plots
 from gumbax.search.store import folder
-from gumbax.search.store.errors import SearchError, search_error
+from gumbax.search.store.errors import DataWarning, SearchError, search_error
 
 _RESUME = "Pass --resume to go on from the last checkpoint."
 _EXTRAS = (
@@ -211,6 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         top.print_help()
         return 0
+    usual = warnings.showwarning
+    warnings.showwarning = functools.partial(_warned, usual)
     resume = f" {_RESUME}" if command in ("search", "retrain") else ""
     try:
         return _run(command, given, resume)
@@ -224,6 +228,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"gumbax: stopped.{resume}", file=sys.stderr)
         return 130
+    finally:
+        warnings.showwarning = usual
+
+
+def _warned(usual: Any, message: Any, category: Any, *place: Any) -> None:
+    """One line for the user of a warning about data, without a place in the code."""
+    if issubclass(category, DataWarning):
+        print(f"gumbax: {message}", file=sys.stderr)
+    else:
+        usual(message, category, *place)
 
 
 def _run(command: str, given: dict[str, Any], resume: str) -> int:

@@ -206,8 +206,8 @@ class Options:
 
 _MOST = 2**31 - 1
 _RANGES: Mapping[str, tuple[float, float]] = {
-    "channels": (1, _MOST),
-    "cells": (1, _MOST),
+    "channels": (1, 2**14),  # memory for more is not there
+    "cells": (1, 2**10),
     "seed": (0, _MOST),
     "epochs": (1, _MOST),
     "batch_size": (1, _MOST),

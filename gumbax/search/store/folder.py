@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from gumbax._common.version import __version__
 from gumbax.search.store.errors import SearchError, search_error
 
@@ -17,6 +19,7 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 RECORD = "run.json"
+X64 = "JAX_ENABLE_X64"
 _DECIDING = ("jax", "jaxlib", "flax", "optax", "scikit-learn")
 
 
@@ -123,7 +126,11 @@ def check_empty(out: Path) -> None:
 def _versions() -> dict[str, str]:
     """Of all that decides the result: scikit-learn makes the halves, for example."""
     others = {name: metadata.version(name) for name in _DECIDING}
-    return {"gumbax": __version__, **others}
+    return {
+        "gumbax": __version__,
+        **others,
+        X64: str(jax.config.read("jax_enable_x64")),
+    }
 
 
 def check_unchanged(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -142,7 +149,16 @@ def check_unchanged(options: Mapping[str, Any], given: Mapping[str, Any]) -> Non
 def check_versions(path: Path, versions: Mapping[str, str]) -> None:
     """Raises SearchError if a run was made by another version of what decides it."""
     for name, version in _versions().items():
-        if versions.get(name) != version:
+        if name == X64:
+            if versions.get(name, "False") != version:
+                raise search_error(
+                    "--resume",
+                    f"find a run with {X64}={version}",
+                    f"{path} with {X64}={versions.get(name, False)}",
+                    f"Set {X64} as it was to go on to the same result; nothing was "
+                    "changed.",
+                )
+        elif versions.get(name) != version:
             raise search_error(
                 "--resume",
                 f"find a run of {name} {version}",

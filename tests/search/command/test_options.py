@@ -144,7 +144,9 @@ def test_values_of_a_record_keep_their_types():
 @pytest.mark.parametrize(
     ("field", "value", "must"),
     [
-        ("channels", 0, "be from 1 to 2**31 - 1"),
+        ("channels", 0, "be from 1 to 16384"),
+        ("channels", 10**16, "be from 1 to 16384"),
+        ("epochs", 0, "be from 1 to 2**31 - 1"),
         ("cells", -1, "be from 1 to"),
         ("seed", -1, "be from 0 to"),
         ("seed", 2**31, "be from 0 to 2**31 - 1"),

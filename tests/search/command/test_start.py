@@ -14,6 +14,7 @@ from gumbax.search.command import cli, run, start
 from gumbax.search.command.options import Options
 from gumbax.search.store import folder, lines
 from gumbax.search.store.errors import SearchError
+from tests.helpers import enable_x64
 from tests.search.small_run import GENOTYPE, files, full_disk, refused, write_rows
 
 DECIDING = ("jax", "jaxlib", "flax", "optax", "scikit-learn")
@@ -87,6 +88,7 @@ def test_record_is_read_back_with_the_versions(out):
     options, versions = start.read(out)
     assert options == OPTIONS
     assert versions.pop("gumbax") == gumbax.__version__
+    assert versions.pop("JAX_ENABLE_X64") == "False"
     assert versions == {name: metadata.version(name) for name in DECIDING}
     assert [path.name for path in out.iterdir()] == ["run.json"]
 
@@ -188,6 +190,17 @@ def test_resume_with_another_version_is_refused(out, name, version):
     assert f"`--resume` must find a run of {name} {current}" in found
     assert f"got {out / 'run.json'} of {name} {version}. Install that version" in found
     assert files(out) == before
+
+
+def test_resume_with_other_floats_is_refused(out):
+    before = files(out)
+    with enable_x64():
+        found = message(lambda: settled(out, resume=True))
+    assert "find a run with JAX_ENABLE_X64=True, got" in found
+    assert "with JAX_ENABLE_X64=False. Set JAX_ENABLE_X64 as it was" in found
+    assert files(out) == before
+    change(out, lambda content: content["versions"].pop("JAX_ENABLE_X64"))
+    assert settled(out, resume=True) == OPTIONS  # a run of an earlier version
 
 
 def test_record_without_versions_is_not_resumed(out):
