@@ -184,9 +184,12 @@ def preset(name: str, *, num_epochs: int, steps_per_epoch: int = 1) -> optax.Sch
 
     References:
         Jang, Gu, Poole, 2017 (max(0.5, exp(-1e-4 t)), each 500 steps).
-        Dong, Yang, 2019 (GDAS: 10 to 0.1). Xie et al., 2019 (SNAS: 1 to 0.03).
-        Wu et al., 2019 (FBNet: 5 exp(-0.045 n)). NNI GumbelDARTS (1 to 0.33).
-        Chen et al., 2021 (DrNAS, its baselines: 10 - 9 n / 100). Archai (constant 1).
+        Dong, Yang, 2019 (GDAS: 10 to 0.1).
+        Xie et al., 2019 (SNAS: 1 to 0.03).
+        Wu et al., 2019 (FBNet: 5 exp(-0.045 n)).
+        NNI GumbelDARTS (1 to 0.33).
+        Chen et al., 2021 (DrNAS, its baselines: 10 - 9 n / 100).
+        Archai (constant 1).
     """
     if name not in PRESETS:
         raise ValueError(
@@ -216,6 +219,7 @@ def _by_epoch(
     return make_by_step
 
 
+# Name -> published schedule, of the number of epochs and the steps in an epoch.
 PRESETS: Mapping[str, Callable[[int, int], optax.Schedule]] = {
     "jang2017": lambda num_epochs, steps: exponential(1.0, 1e-4, floor=0.5, every=500),
     "gdas": _by_epoch(lambda num_epochs: linear(10.0, 0.1, max(num_epochs - 1, 1))),

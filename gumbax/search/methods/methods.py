@@ -200,6 +200,7 @@ _gdas = functools.partial(
     Method, sampler=straight_through, temperature=_annealed, preset=_GDAS
 )
 
+# Name on the command line -> method.
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (

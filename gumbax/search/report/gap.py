@@ -34,11 +34,17 @@ _TRAINED = {
     "test_accuracy": lines.NUMBER,
 }
 RECALIBRATION_BATCHES = 20
+# The name of a row of the report: the weighted sum of all operations.
 SOFT = "soft network"
+# The name of a row: networks that are drawn from the logits.
 DRAWN = "straight-through network"
+# The name of a row: the derived network with the weights of the search.
 ARGMAX = "argmax, inherited weights"
+# The name of a row: the same, normalised by statistics of its own activations.
 RECALIBRATED = "argmax, recalibrated"
+# The name of a row: the derived network, trained from scratch.
 RETRAINED = "derived, retrained"
+# The name of a row: random architectures of the space, trained equally.
 RANDOM = "random architectures"
 # A constant architecture has a row of its own: the primitive, and this.
 EVERYWHERE = " everywhere"

@@ -206,6 +206,7 @@ class Projection(nnx.Module):
         return self.linear(x)
 
 
+# Name -> primitive of `mlp_space`.
 MLP_PRIMITIVES: Mapping[str, Primitive] = {
     "skip_connect": skip,
     "relu": functools.partial(dense, nnx.relu, 1),
@@ -328,6 +329,7 @@ def _pool(kind: str, c_in: int, c_out: int, **options: Any) -> nnx.Module:
     return NormedPool(kind, c_in, size=(1, 3), **options)
 
 
+# Name -> primitive of `sequence_space`.
 SEQUENCE_PRIMITIVES: Mapping[str, Primitive] = {
     "skip_connect": skip,
     "conv_1": functools.partial(ReluConvNorm, (1, 1)),
@@ -374,6 +376,7 @@ def sequence_space(num_layers: int = 6, channels: int = 16) -> ChainSpace:
     )
 
 
+# Name -> primitive of `macro_space`.
 MACRO_PRIMITIVES: Mapping[str, Primitive] = {
     "skip_connect": skip,
     "mbconv3_3x3": functools.partial(MBConv, 3, 3),

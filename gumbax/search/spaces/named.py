@@ -74,6 +74,7 @@ def small_images() -> CellSpace:
     )
 
 
+# Name on the command line -> function that makes the space.
 SPACES: Mapping[str, Callable[[], Space]] = {
     "small_images": small_images,
     "nasbench201": nasbench201,

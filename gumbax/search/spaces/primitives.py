@@ -144,6 +144,7 @@ def _pool(kind: str, channels: int, *, stride: int, layers: Layers, rngs: nnx.Rn
     return NormedPool(kind, channels, stride=stride, layers=layers, rngs=rngs)
 
 
+# Name -> primitive of cells.
 PRIMITIVES: Mapping[str, Primitive] = {
     "none": lambda channels, *, stride, layers, rngs: Zero(stride),
     "skip_connect": _skip,
