@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gumbax._common import sizes
+
 TEMPERATURE_CURE = (
     "For a choice without relaxation use `hard=True` or `gumbel_max`; "
     "to anneal towards 0, stop at a small positive floor."
@@ -239,10 +241,13 @@ def noise(
 def sample_shape(function: str, value: Sequence[int]) -> tuple[int, ...]:
     """Returns the leading axes of independent draws as a tuple of lengths."""
     try:
-        lengths = tuple(operator.index(length) for length in value)
+        lengths = tuple(
+            operator.index(length) if sizes.is_known(length) else length
+            for length in value
+        )
     except TypeError:
         lengths = (-1,)
-    if any(length < 0 for length in lengths):
+    if any(sizes.is_known(length) and length < 0 for length in lengths):
         raise ValueError(
             message(
                 function,
@@ -253,6 +258,13 @@ def sample_shape(function: str, value: Sequence[int]) -> tuple[int, ...]:
             )
         )
     return lengths
+
+
+def known_size(function: str, argument: str, size: Any, cure: str) -> None:
+    """Refuses a symbolic number of categories."""
+    if not sizes.is_known(size):
+        must = "have a fixed number of categories"
+        raise ValueError(message(function, argument, must, f"the symbol {size}", cure))
 
 
 def some_branches(function: str, branches: Sequence[object]) -> None:
