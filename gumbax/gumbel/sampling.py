@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gumbax import _noise
-from gumbax._common import checks, meshes, tangent
+from gumbax._common import checks, keys, meshes, tangent
 
 # Apart from the unconditional noise of the same key, from which the index may be drawn.
 _GIVEN_INDEX = 1
@@ -158,6 +158,7 @@ def _sample(
         return _at_most(loc + scale * _truncate(bound, gumbels), upper, dtype)
 
     out = meshes.broadcast_spec(shape, loc, scale, upper)
+    key = keys.consumed(key)
     return meshes.automatic(draw, out, key, upper, loc, scale, offset)
 
 
@@ -201,7 +202,8 @@ def sample_given_index(
     The top score is logsumexp(logits) + G, whichever category has it; the others are
     draws truncated at it. With `index` from `gumbel_max` the result has the law of
     unconditional scores; that is the second half of Gumbel-Rao and of REBAR. The noise
-    is a stream of its own: the key may be the one that drew the index.
+    is a stream of its own: the key may be the one that drew the index (for
+    `jax.debug_key_reuse`, a `jax.random.clone` of it).
 
     Differentiable in `logits`, top score included: what REBAR needs. Gumbel-Rao takes
     the result under `jax.lax.stop_gradient`.
@@ -264,7 +266,7 @@ def _sample_given_index(key, logits, index, *, axis):
     draw = functools.partial(_given_index, axis)
     index = jnp.expand_dims(index, axis)
     out = meshes.broadcast_spec(logits.shape, logits, index)
-    return meshes.automatic(draw, out, key, logits, index)
+    return meshes.automatic(draw, out, keys.consumed(key), logits, index)
 
 
 def _given_index(axis, key, logits, index):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gumbax import _noise
-from gumbax._common import checks, meshes
+from gumbax._common import checks, keys, meshes
 from gumbax._common.meshes import Kind
 from gumbax._common.tangent import still, with_tangent_of
 from gumbax._noise import threefry
@@ -280,6 +280,7 @@ def _logit(key, logits, temperature, logistics, *, shape):
         return (scores / _noise.positive(temperature)).astype(logits.dtype)
 
     out = meshes.broadcast_spec(shape, logits, temperature, logistics)
+    key = keys.consumed(key)
     return meshes.automatic(of, out, key, logits, temperature, logistics)
 
 
@@ -287,6 +288,7 @@ def _logit(key, logits, temperature, logistics, *, shape):
 def _sample(key, logits, temperature, logistics, *, shape, hard):
     rule = functools.partial(_gate, (shape, hard))
     out = meshes.broadcast_spec(shape, logits, temperature, logistics)
+    key = keys.consumed(key)
     return meshes.automatic(rule, out, key, logits, temperature, logistics)
 
 
