@@ -111,12 +111,16 @@ def temperature(
     return jnp.broadcast_to(given.astype(dtype).reshape(padded), rows)
 
 
-def positive(function: str, argument: str, value: object, cure: str) -> None:
+def positive(
+    function: str, argument: str, value: object, cure: str, *, or_zero: bool = False
+) -> None:
     """Refuses a Python number that is not above 0; traced values are not looked at."""
-    if isinstance(value, int | float) and not (value > 0 and math.isfinite(value)):
-        raise ValueError(
-            message(function, argument, "be a finite number above 0", value, cure)
-        )
+    if not isinstance(value, int | float):
+        return
+    fits = value >= 0 if or_zero else value > 0
+    if not (fits and math.isfinite(value)):
+        must = "be a finite number " + (">= 0" if or_zero else "above 0")
+        raise ValueError(message(function, argument, must, value, cure))
 
 
 def real(

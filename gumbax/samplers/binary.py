@@ -39,7 +39,8 @@ def logit_relaxed_bernoulli(
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
         logits: log-odds of 1, any shape.
-        temperature: > 0, broadcasts to the sample. Traced.
+        temperature: > 0, broadcasts to the sample. Traced; a traced value that is not
+            above 0 gives NaN.
         logistics: logistic noise to use in place of a draw, broadcasts to the sample.
         sample_shape: leading axes of independent draws from the same logits. Static.
 
@@ -138,7 +139,8 @@ def hard_concrete(
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
         logits: log alpha, any shape.
-        temperature: beta > 0, broadcasts to the sample. Traced.
+        temperature: beta > 0, broadcasts to the sample. Traced; a traced value that is
+            not above 0 gives NaN.
         low: gamma < 0, lower end of the stretched interval. Static.
         high: zeta > 1, upper end of the stretched interval. Static.
         logistics: logistic noise to use in place of a draw, broadcasts to the sample.
@@ -180,7 +182,8 @@ def hard_concrete_penalty(
 
     Args:
         logits: log alpha, any shape.
-        temperature: beta > 0, broadcasts with `logits`.
+        temperature: beta > 0, broadcasts with `logits`. A traced value that is not
+            above 0 gives NaN.
         low: gamma < 0, as for the gate. Static.
         high: zeta > 1, as for the gate. Static.
 
@@ -204,7 +207,7 @@ def hard_concrete_penalty(
     checks.positive(name, "temperature", temperature, "It is beta of the paper.")
     operands, dtype = checks.reals(name, logits=logits, temperature=temperature)
     logits, temperature = operands
-    scores = logits - temperature * math.log(-low / high)
+    scores = logits - _noise.positive(temperature) * math.log(-low / high)
     return jax.nn.sigmoid(scores).astype(dtype)
 
 

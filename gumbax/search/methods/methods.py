@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gumbax import schedules
+from gumbax import _noise, schedules
 from gumbax.edge import logit_gradients
 from gumbax.edge.logit_gradients import LogitGradient
 from gumbax.edge.mixed_op import single_path
@@ -44,7 +44,8 @@ TemperatureOf = Callable[[int, int], optax.Schedule]
 
 def softened(logits: jax.Array, temperature: jax.Array) -> jax.Array:
     """Probabilities at this temperature."""
-    return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype))
+    temperature = _noise.positive(jnp.asarray(temperature, logits.dtype))
+    return jax.nn.softmax(logits / temperature)
 
 
 def _one(num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
