@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from gumbax._common import sizes
@@ -70,7 +71,21 @@ def category_axis(
 ) -> int:
     """Returns `axis` counted from the front, for an array of this shape."""
     rank = len(shape)
-    if not -rank <= axis < rank:
+    try:
+        place = operator.index(axis)
+    except TypeError:
+        place = None
+    if place is None or isinstance(axis, bool):
+        raise TypeError(
+            message(
+                function,
+                "axis",
+                "be an integer",
+                repr(axis),
+                "It names one axis, that of the categories; -1 is the last.",
+            )
+        )
+    if not -rank <= place < rank:
         cure = "`logits` needs at least one axis, that of the categories."
         if rank:
             cure = "-1 is the last axis."
@@ -79,11 +94,11 @@ def category_axis(
                 function,
                 "axis",
                 f"name one of the {rank} axes of `{argument}`",
-                f"{axis} for shape {tuple(shape)}",
+                f"{place} for shape {tuple(shape)}",
                 cure,
             )
         )
-    return axis % rank
+    return place % rank
 
 
 def temperature(
@@ -297,7 +312,10 @@ def count(function: str, argument: str, value: object, least: int, cure: str) ->
 
 
 def scalar_key(function: str, key: object) -> jax.Array:
-    """Returns `key` if it is one typed key or one legacy key."""
+    """Returns `key` if it is one typed key or one legacy key, also of NumPy."""
+    if isinstance(key, np.ndarray) and key.dtype == np.uint32:
+        # As it comes back from a checkpoint.
+        key = jnp.asarray(key)
     if isinstance(key, jax.Array):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             if key.ndim == 0:

@@ -25,7 +25,7 @@ import numpy as np
 from gumbax._common import keys, meshes
 from gumbax._common.meshes import Kind, Layout
 from gumbax._common.tangent import still, with_tangent_of
-from gumbax.edge.branches import Branch, PyTree, merge, partition
+from gumbax.edge.branches import Branch, PyTree, as_arrays, merge, partition
 from gumbax.edge.logit_gradients import LogitGradient, Path
 
 
@@ -50,8 +50,8 @@ class Edge:
         if self.has_state:
             state = keys.shown(merge(smooth[1][i], rest[1][i]))
             y, state = self.branches[i]((own, state), x)
-            return y, keys.hidden(state)
-        return self.branches[i](own, x), None
+            return as_arrays(y), keys.hidden(as_arrays(state))
+        return as_arrays(self.branches[i](own, x)), None
 
     def credit(self, i: int, smooth: PyTree, rest: PyTree, g: PyTree) -> jax.Array:
         """The derivative of S by weight i."""
