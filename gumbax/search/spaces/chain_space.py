@@ -206,17 +206,32 @@ class Projection(nnx.Module):
         return self.linear(x)
 
 
-# Name -> primitive of `mlp_space`.
-MLP_PRIMITIVES: Mapping[str, Primitive] = {
-    "skip_connect": skip,
-    "relu": functools.partial(dense, nnx.relu, 1),
-    "tanh": functools.partial(dense, nnx.tanh, 1),
-    "gelu_wide_4": functools.partial(dense, nnx.gelu, 4),
-}
+# Those of JAX are wrapped in objects that `pickle` does not find by their names.
 
 
 def _same(x: jax.Array) -> jax.Array:
     return x
+
+
+def _relu(x: jax.Array) -> jax.Array:
+    return nnx.relu(x)
+
+
+def _tanh(x: jax.Array) -> jax.Array:
+    return nnx.tanh(x)
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+    return nnx.gelu(x)
+
+
+# Name -> primitive of `mlp_space`.
+MLP_PRIMITIVES: Mapping[str, Primitive] = {
+    "skip_connect": skip,
+    "relu": functools.partial(dense, _relu, 1),
+    "tanh": functools.partial(dense, _tanh, 1),
+    "gelu_wide_4": functools.partial(dense, _gelu, 4),
+}
 
 
 # Made once: equal spaces have equal functions, and share what is compiled.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gumbax._common import keys
 from gumbax._noise.threefry import random_words
 from gumbax.layers import convolution, pooling
 
@@ -49,7 +50,7 @@ def fan_in_uniform(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Arra
 @functools.partial(jax.jit, static_argnums=1)
 def _uniform(key: jax.Array, size: int) -> jax.Array:
     """Uniform in [-1, 1)."""
-    word, _ = random_words(key, (size,), axis=0, stream=_STREAM)
+    word, _ = random_words(keys.consumed(key), (size,), axis=0, stream=_STREAM)
     return (word >> 8).astype(jnp.float32) * 2.0**-23 - 1.0
 
 

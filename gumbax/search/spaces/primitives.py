@@ -134,6 +134,11 @@ class SepConv(nnx.Module):
         return x
 
 
+def _none(channels: int, *, stride: int, layers: Layers, rngs: nnx.Rngs):
+    del channels, layers, rngs
+    return Zero(stride)
+
+
 def _skip(channels: int, *, stride: int, layers: Layers, rngs: nnx.Rngs):
     if stride == 1:
         return Identity()
@@ -146,7 +151,7 @@ def _pool(kind: str, channels: int, *, stride: int, layers: Layers, rngs: nnx.Rn
 
 # Name -> primitive of cells.
 PRIMITIVES: Mapping[str, Primitive] = {
-    "none": lambda channels, *, stride, layers, rngs: Zero(stride),
+    "none": _none,
     "skip_connect": _skip,
     "avg_pool_3x3": functools.partial(_pool, "avg"),
     "max_pool_3x3": functools.partial(_pool, "max"),
