@@ -94,16 +94,10 @@ class Options:
 
     @property
     def run_id(self) -> str:
-        """A name for the run, equal for equal options.
-
-        Options that are younger than the first checkpoints count where they are given:
-        older folders keep their name.
-        """
-        younger = ("cost", "cost_weight", "budget")
+        """A name for the run, equal for equal options."""
         options = asdict(self)
-        counted = {
-            n: v for n, v in options.items() if v is not None or n not in younger
-        }
+        absent = [name for name in _YOUNGER if options[name] is None]
+        counted = {name: options[name] for name in options if name not in absent}
         text = json.dumps(counted, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -123,7 +117,7 @@ class Options:
         for field, (least, most) in _RANGES.items():
             value = getattr(self, field)
             if value is not None and not least <= value <= most:
-                shown = "2**31 - 1" if most == _MOST else f"{most:g}"
+                shown = "2**31 - 1" if most == _MOST else most
                 must = f"be from {least} to {shown}"
                 cure = "Pass another number, or leave it out for the default."
                 raise search_error(_option(field), must, value, cure)
@@ -225,6 +219,9 @@ class Options:
         )
 
 
+# Younger than the first checkpoints, and None at first: where they are not given a run
+# has the name that its checkpoints began with.
+_YOUNGER = ("cost", "cost_weight", "budget")
 _MOST = 2**31 - 1
 _RANGES: Mapping[str, tuple[float, float]] = {
     "channels": (1, _MOST),
@@ -243,7 +240,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "auxiliary": (0.0, 1e3),
     "limit": (1, _MOST),
     "cost_weight": (0.0, 1e6),
-    "budget": (0, 1e18),
+    "budget": (0.0, 1e18),
 }
 
 
