@@ -55,7 +55,8 @@ Stopped at any moment, --resume goes on to the same result.
 
 _DERIVE = """\
 Derive from the last checkpoint of a search. Writes genotype.json and the pictures in
-its folder; with --rule, genotype-RULE.json and a picture of the cell beside them.
+its folder; with --rule or --budget, genotype-RULE-COST-BUDGET.json and a picture of the
+cell beside them.
 """
 
 
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     derive = command("derive", "derive from a run", _DERIVE)
     derive.add_argument("run", type=Path, help="folder of a search")
     derive.add_argument("--rule", help="argmax, top2 or threshold (the method's own)")
+    _budget(derive, "the run's")
     derive.add_argument(
         "--export",
         type=Path,
@@ -172,6 +174,13 @@ def _searching(command: argparse.ArgumentParser) -> None:
     )
     add("--arch-learning-rate", type=float, help="of the logits (by the method)")
     add("--warmup", type=float, help="share before the logits move (by the method)")
+    _budget(command, "none")
+    add(
+        "--cost-weight",
+        type=float,
+        metavar="NATS",
+        help="in the loss of the logits, for the costliest architecture (0)",
+    )
     add(
         "--random-architectures",
         type=int,
@@ -182,6 +191,17 @@ def _searching(command: argparse.ArgumentParser) -> None:
         "--constant-architectures",
         action=argparse.BooleanOptionalAction,
         help="also compare with one operation everywhere (where there are random ones)",
+    )
+
+
+def _budget(command: argparse.ArgumentParser, default: str) -> None:
+    add = command.add_argument
+    add("--cost", help=f"weights, multiply_adds or latency ({default})")
+    add(
+        "--budget",
+        type=float,
+        metavar="COST",
+        help=f"largest cost of what is derived, of one example ({default})",
     )
 
 
@@ -285,18 +305,27 @@ def _derive(given: dict[str, Any]) -> None:
         known = f"Known: {', '.join(RULES)}."
         raise search_error("--rule", "be a known one", repr(name), known)
     rule = None if name is None else RULES[name]
-    search, genotype, network = run.derive_again(given["run"], rule)
+    cost, budget = given.get("cost"), given.get("budget")
+    search, genotype, network = run.derive_again(
+        given["run"], rule, cost=cost, budget=budget
+    )
     if path is not None:
         export(network, search.weight_half.inputs.shape[1:], path)
     out = given["run"]
-    if rule is None:
+    other = [] if name is None else [name]
+    if budget is not None and search.cost is not None:
+        other.append(f"{search.cost.name}-{budget:.15g}")
+    if not other:
         with folder.alone(out):
             folder.write(out / run.GENOTYPE, genotype.to_json())
             run.draw(out, search.space)
     else:  # beside what the run reports on
-        folder.write(out / f"genotype-{name}.json", genotype.to_json())
-        pictures = [out / f"cell-{name}.{kind}" for kind in ("svg", "png")]
+        made = "-".join(other)
+        folder.write(out / f"genotype-{made}.json", genotype.to_json())
+        pictures = [out / f"cell-{made}.{kind}" for kind in ("svg", "png")]
         plots.draw_genotype(genotype, search.space, pictures)
+    if search.cost is not None:
+        print(f"{search.cost.name} {search.cost.of(genotype).total:.15g}")
     print(plots.genotype_text(genotype, search.space))
     print(genotype)
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from gumbax.search.command import start
+from gumbax.search.command.known_costs import keep_costs, known_costs
 from gumbax.search.command.options import Options
 from gumbax.search.command.progress import Progress, Silent
 from gumbax.search.data import datasets
@@ -22,6 +23,10 @@ from gumbax.search.genotype.genotype import constant_architectures as all_consta
 from gumbax.search.loops.diagnostics import probabilities, stable_hash
 from gumbax.search.loops.fit import Search, SearchState, fit
 from gumbax.search.loops.training import TrainingOptions
+from gumbax.search.methods.budgets import bounds
+from gumbax.search.methods.derive_rules import Rule
+from gumbax.search.methods.penalties import add_linear
+from gumbax.search.network.costs import CostTable
 from gumbax.search.network.derivation import derive
 from gumbax.search.network.supernet import Network
 from gumbax.search.report import gap, page, plots
@@ -43,22 +48,56 @@ def load_data(options: Options) -> Dataset:
     return datasets.load(options.dataset, label=options.label, limit=options.limit)
 
 
-def make_search(options: Options, dataset: Dataset) -> Search:
-    """The search of a run.
+def make_search(
+    out: Path,
+    options: Options,
+    dataset: Dataset,
+    *,
+    started: bool,
+    rule: Rule | None = None,
+) -> tuple[Search, dict[str, CostTable]]:
+    """The search of a run, and what is known of costs; nothing is written.
+
+    Args:
+        out: folder of the run.
+        options: of the run.
+        dataset: its data.
+        started: the run has been searching with this cost, see `known_costs`.
+        rule: derive by this one and not by the method's own.
 
     Raises:
-        SearchError: the space does not fit the data.
+        SearchError: the space does not fit the data, a cost is not known, or the budget
+            is below the cheapest architecture.
     """
-    return Search(
-        options.make_space(dataset),
-        options.make_method(),
+    space, method = options.make_space(dataset), options.make_method()
+    tables = known_costs(
+        out,
+        space,
+        dataset.train.inputs.shape[1:],
+        dataset.num_classes,
+        asked=options.cost,
+        started=started,
+    )
+    cost = None if options.cost is None else tables[options.cost]
+    penalty = None
+    if cost is not None and options.cost_weight:
+        costliest = cost.of(bounds(space, cost)[1]).total
+        # Where nothing costs anything, whatever the unit.
+        penalty = add_linear(weight=options.cost_weight, reference=costliest or 1.0)
+    search = Search(
+        space,
+        method if rule is None else replace(method, derive=rule),
         dataset.train,
         num_classes=dataset.num_classes,
         num_epochs=options.search_epochs(dataset),
         batch_size=options.batch_size,
         seed=options.seed,
         augmentation=options.augmentation(cutout=False),
+        cost=cost,
+        penalty=penalty,
+        budget=options.budget,
     )
+    return search, tables
 
 
 def run(out: Path, options: Options, progress: Progress | None = None) -> str:
@@ -76,13 +115,15 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
         SearchError: the data or a checkpoint cannot be used, or the loss is not finite.
     """
     dataset = load_data(options)
-    search = make_search(options, dataset)
+    started = (out / CHECKPOINTS).exists()
+    search, tables = make_search(out, options, dataset, started=started)
     with folder.alone(out):
         start.record(out, options, data=dataset.fingerprint())
         return _run(
             out,
             search,
             dataset,
+            tables,
             training=options.training(dataset),
             random_architectures=options.random_architectures,
             constant_architectures=options.constant_architectures,
@@ -135,11 +176,16 @@ def run_search(
     method, seed = search.method, search.seed
     if options is None:
         options = {"method": method.name, "seed": seed, "dataset": dataset.name}
+    shape, num_classes = dataset.train.inputs.shape[1:], dataset.num_classes
+    tables = known_costs(out, search.space, shape, num_classes)
+    if search.cost is not None:
+        tables[search.cost.name] = search.cost
     with folder.alone(out):
         return _run(
             out,
             search,
             dataset,
+            tables,
             training=training,
             random_architectures=random_architectures,
             constant_architectures=constant_architectures,
@@ -154,6 +200,7 @@ def _run(
     out: Path,
     search: Search,
     dataset: Dataset,
+    tables: Mapping[str, CostTable],
     *,
     training: TrainingOptions,
     random_architectures: int,
@@ -166,8 +213,9 @@ def _run(
     """`run_search`, in a folder where no other process runs."""
     method, seed = search.method, search.seed
     page.write_space(out, search.space)
+    keep_costs(out, tables)
     state = _search(out, search, run_id, progress, on_epoch)
-    genotype = method.genotype(state.arch, search.space)
+    genotype = search.genotype(state.arch)
     folder.write(out / GENOTYPE, genotype.to_json())
     progress.say(plots.genotype_text(genotype, search.space))
 
@@ -218,8 +266,17 @@ def _run_id(search: Search, dataset: Dataset) -> str:
     of_space = (space.name, dict(space.choices))
     of_method = (method.name, method.weights, method.arch, method.init, method.warmup)
     lengths = (search.num_epochs, search.batch_size, search.augmentation)
-    text = repr((of_space, of_method, lengths, search.seed, dataset.fingerprint()))
+    of_cost: tuple[Any, ...] = ()
+    if search.penalty is not None or search.budget is not None:
+        of_cost = (search.penalty, search.budget, *_numbers(search.cost))
+    facts = (of_space, of_method, lengths, search.seed, dataset.fingerprint(), *of_cost)
+    text = repr(facts)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _numbers(cost: CostTable | None) -> tuple[Any, ...]:
+    assert cost is not None
+    return cost.fixed, {name: rows.tolist() for name, rows in cost.costs.items()}
 
 
 def _keys(seed: int) -> jax.Array:
@@ -344,24 +401,42 @@ def draw(out: Path, space: Space) -> None:
         plots.draw_gap({found.method: for_plot(found.rows)}, both("gap"))
 
 
-def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
+def derive_again(
+    out: Path,
+    rule: Rule | None = None,
+    *,
+    cost: str | None = None,
+    budget: float | None = None,
+) -> tuple[Search, Genotype, Network]:
     """Derives from the last checkpoint of a run.
 
     Args:
         out: folder of the run.
         rule: a rule of `gumbax.search.methods`; the method's own if None.
+        cost: of the budget; that of the run if None.
+        budget: largest cost; that of the run if None.
 
     Returns:
         The search, the genotype, and the network with the weights of the search, which
         predicts one example alone as it does in a batch.
 
     Raises:
-        SearchError: the folder has no run or no checkpoint, or the data have changed.
+        SearchError: the folder has no run or no checkpoint, the data have changed, or
+            the budget cannot be met.
     """
     options, _ = start.read(out)
+    if cost is not None and budget is None:  # that of the run is in its own units
+        must, cure = "be given with --cost", "Pass both, or neither."
+        raise search_error("--budget", must, "none", cure)
+    asked = options
+    if budget is not None:
+        asked = replace(options, cost=cost or options.cost, budget=budget)
+    asked.check()
     dataset = load_data(options)
     folder.check_data(out, dataset.fingerprint())
-    search = make_search(options, dataset)
+    started = asked.cost == options.cost
+    search, tables = make_search(out, asked, dataset, started=started, rule=rule)
+    keep_costs(out, tables)
     checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
     with contextlib.closing(checkpoints):
         restored = checkpoints.restore(search.init())
@@ -373,9 +448,8 @@ def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
             "Search first: `gumbax search --resume --out` and the folder.",
         )
     _, state = restored
-    make = search.method.genotype if rule is None else rule
     try:
-        genotype = make(state.arch, search.space)
+        genotype = search.genotype(state.arch)
         network = derive(search.supernet(state), genotype)
     except ValueError as error:
         cure = "Use another rule."

@@ -134,11 +134,14 @@ class Method:
 
     def genotype(self, logits: Mapping[str, jax.Array], space: Space) -> Genotype:
         """The architecture that the logits stand for."""
-        rule = self.derive
-        if rule is None:
-            every = space.inputs_per_node is None
-            rule = derive_rules.argmax_per_edge if every else derive_rules.top_two_edges
-        return rule(logits, space)
+        return self.rule(space)(logits, space)
+
+    def rule(self, space: Space) -> DeriveRule:
+        """How the architecture is derived: `derive`, or what is usual in the space."""
+        if self.derive is not None:
+            return self.derive
+        every = space.inputs_per_node is None
+        return derive_rules.argmax_per_edge if every else derive_rules.top_two_edges
 
 
 def path(logit_gradient: LogitGradient = logit_gradients.exact) -> Operation:

@@ -103,8 +103,8 @@ class Space(abc.ABC):
             usable = num_primitives - ("none" in choice.primitives)
             for node in sorted({target for _, target in choice.edges}):
                 num_inputs = sum(target == node for _, target in choice.edges)
-                total *= math.comb(num_inputs, self.inputs_per_node)
-                total *= usable**self.inputs_per_node
+                kept = min(num_inputs, self.inputs_per_node)
+                total *= math.comb(num_inputs, kept) * usable**kept
         return total
 
 

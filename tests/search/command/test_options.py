@@ -165,6 +165,9 @@ def test_values_of_a_record_keep_their_types():
         ("limit", 0, "be from 1 to"),
         ("method", "drats", "be a known one"),
         ("space", "nats", "be a known one"),
+        ("cost", "watts", "be a known one"),
+        ("cost_weight", -0.1, "be from 0.0 to 1000000.0"),
+        ("budget", float("nan"), "be from 0.0 to 1e+18"),
     ],
 )
 def test_values_out_of_range(field, value, must):
@@ -321,6 +324,22 @@ def test_option_that_is_there_twice_is_refused(toml):
         path = toml(f"seed = 1\n{rest} = 0.1\n{other} = 0.2\n")
         found = message(lambda path=path: read_toml(path))
         assert "`--arch-learning-rate` must be there once" in found
+
+
+@pytest.mark.parametrize("field", ["cost_weight", "budget"])
+def test_uses_of_a_cost_need_one(field):
+    found = message(Options("digits", **{field: 1.0}).check)
+    option = "--" + field.replace("_", "-")
+    assert (
+        f"`--cost` must be given with {option}, got none. Known: weights, mu" in found
+    )
+    Options("digits", cost="weights", **{field: 1.0}).check()
+
+
+def test_run_without_costs_has_the_name_that_its_checkpoints_began_with():
+    """Those of 0.2.0, which had no costs, go on."""
+    assert Options("digits").run_id == "e1d251e0e7fd"
+    assert Options("digits", space="mlp", seed=3, epochs=2).run_id == "454fb145e8e5"
 
 
 def test_run_id_depends_on_every_option():
