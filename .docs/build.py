@@ -15,11 +15,12 @@ import inspect
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import types
 from pathlib import Path
+
+import flax.linen
 
 import gumbax.linen
 import gumbax.nnx
@@ -41,13 +42,13 @@ PAGES = {
 }
 # Title of a page of the API -> the faces whose names it lists.
 ROOMS = {
-    "gumbax: samplers and the edge": ["gumbax"],
+    "gumbax: samplers and the edge": ["gumbax", "gumbax.logit_gradients"],
     "gumbax.gumbel: the distribution": ["gumbax.gumbel"],
     "gumbax.concrete: densities of samples": ["gumbax.concrete"],
     "gumbax.schedules: temperatures": ["gumbax.schedules"],
     "gumbax.nnx and gumbax.linen: modules as choices": ["gumbax.nnx", "gumbax.linen"],
     "gumbax.convolution and gumbax.pooling": ["gumbax.convolution", "gumbax.pooling"],
-    "gumbax.search": [
+    "gumbax.search: architecture search": [
         "gumbax.search",
         *(f"gumbax.search.{room}" for room in ("spaces", "methods", "network")),
         *(f"gumbax.search.{room}" for room in ("loops", "genotype", "data")),
@@ -56,33 +57,45 @@ ROOMS = {
 }
 # Of every Linen module.
 FLAX_FIELDS = ("parent", "name")
-CONF = '''
-project = "gumbax"
-copyright = "the gumbax developers"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["jupyter_execute"]
-html_theme = "furo"
-html_title = "gumbax"
-html_static_path = []
-default_role = "code"
-nb_execution_mode = "off"
-myst_enable_extensions = ["dollarmath"]
-myst_heading_anchors = 3
-napoleon_use_rtype = False
-napoleon_use_ivar = True
-autodoc_typehints = "none"
+CONF = {
+    "project": "gumbax",
+    "project_copyright": "the gumbax developers",
+    "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"],
+    "html_theme": "furo",
+    "html_title": "gumbax",
+    "pygments_dark_style": "github-dark",  # the theme's underlines modules, as links
+    "smartquotes_action": "D",  # dashes alone: "SAME" and [..., K] are code
+    "default_role": "code",
+    "nb_execution_mode": "off",
+    "nb_merge_streams": True,
+    "myst_enable_extensions": ["dollarmath"],
+    "myst_heading_anchors": 3,
+    "napoleon_use_rtype": False,
+    "napoleon_use_ivar": True,
+    "napoleon_attr_annotations": False,
+    "autodoc_typehints": "none",
+    "autodoc_preserve_defaults": True,
+}
 
 
-def plain(app, what, name, obj, options, lines):
-    """Docstrings are plain text: a star or a bar is no markup."""
-    for i, line in enumerate(lines):
-        if not line.lstrip().startswith((">>>", "...")):
-            lines[i] = line.replace("*", r"\\*").replace("|", r"\\|")
+def plain(lines: list[str]) -> list[str]:
+    """Plain text as reStructuredText: outside of examples a star or bar is no markup.
 
-
-def setup(app):
-    app.connect("autodoc-process-docstring", plain, priority=400)
-'''
+    Of several references, which come last, each has a line of its own.
+    """
+    example, references, found = False, False, []
+    for line in lines:
+        text = line.lstrip()
+        indent = line[: len(line) - len(text)]
+        example = text.startswith(">>>") or (example and text != "")
+        if references and text:
+            begins = text[0].isupper() or found[-1].strip() == "References:"
+            indent += "| " if begins else "  "
+        references = references or text == "References:"
+        if not example:
+            text = text.replace("*", r"\*").replace("|", r"\|")
+        found.append(indent + text)
+    return found
 
 
 def copied(page: str, text: str, site: Path) -> str:
@@ -111,23 +124,28 @@ def copied(page: str, text: str, site: Path) -> str:
     return re.sub(r"\]\((?P<target>[^)#\s]*)(?P<anchor>#[^)]*)?\)", link, text)
 
 
+def module(face: str) -> types.ModuleType:
+    """A face by its name; some are modules of a room with another name."""
+    return functools.reduce(getattr, face.split(".")[1:], gumbax)
+
+
 def public(face: str) -> dict[str, object]:
     """The public names of a face, modules left out.
 
     A room shows what it imports; a module shows what it defines.
     """
-    module = functools.reduce(getattr, face.split(".")[1:], gumbax)
+    own = module(face)
     found = {
         name: value
-        for name, value in vars(module).items()
+        for name, value in vars(own).items()
         if not (name.startswith("_") or isinstance(value, types.ModuleType))
     }
-    if hasattr(module, "__path__"):
+    if hasattr(own, "__path__"):
         return found
     return {
         name: value
         for name, value in found.items()
-        if name.isupper() or getattr(value, "__module__", None) == module.__name__
+        if name.isupper() or getattr(value, "__module__", None) == own.__name__
     }
 
 
@@ -146,30 +164,80 @@ def undocumented(cls: type) -> list[str]:
     ]
     missing = {name for name in fields if name not in described}
     missing |= {name for name in members if not inspect.getdoc(getattr(cls, name))}
-    return sorted(name for name in missing if not name.startswith("_"))
+    return sorted(n for n in missing if not n.startswith("_") or n == "__call__")
+
+
+def called(cls: type) -> str:
+    """How a class is called; in place of a default that is no short text, dots."""
+
+    class Text(str):
+        __repr__ = str.__str__
+
+    def short(parameter: inspect.Parameter) -> inspect.Parameter:
+        default = parameter.default
+        if default is not parameter.empty:
+            text = getattr(default, "__name__", repr(default))
+            default = Text("..." if len(text) > 20 or "<" in text else text)
+        return parameter.replace(default=default, annotation=parameter.empty)
+
+    if issubclass(cls, BaseException):
+        return ""
+    own = cls.__init__ is not object.__init__  # which a metaclass may hide
+    call = inspect.signature(functools.partial(cls.__init__, None) if own else cls)
+    text = str(
+        inspect.Signature(
+            short(each)
+            for name, each in call.parameters.items()
+            if name not in FLAX_FIELDS or not issubclass(cls, flax.linen.Module)
+        )
+    )
+    return text if text not in ("()", "(*args, **kwargs)") else ""
+
+
+def comment(name: str, value: object) -> str:
+    """The comment above a constant, where the package assigns it."""
+    modules = [each for key, each in sys.modules.items() if key.startswith("gumbax.")]
+    for module in modules:
+        if vars(module).get(name) is value:
+            found = re.search(
+                rf"((?:^# .*\n)+){name}\b.* = ", inspect.getsource(module), re.MULTILINE
+            )
+            if found:
+                return found[1].replace("# ", "").strip()
+    return ""
+
+
+def is_ours(value: object) -> bool:
+    """A class of this package, and no other's under a name of ours."""
+    return inspect.isclass(value) and value.__module__.startswith("gumbax")
 
 
 def entry(face: str, name: str, value: object) -> str:
     """The directive of a public name."""
     full = f"{face}.{name}"
-    if inspect.isclass(value) or inspect.isroutine(value):
+    if inspect.isroutine(value) or is_ours(value):
         if not (inspect.getdoc(value) or "").strip():
             raise SystemExit(f"{full} has no docstring")
-        if inspect.isclass(value) and value.__module__.startswith("gumbax"):
-            for member in undocumented(value):
-                raise SystemExit(f"{full}.{member} has no docstring")
-        kind = "autoclass" if inspect.isclass(value) else "autofunction"
-        members = "\n   :members:" if kind == "autoclass" else ""
-        return f".. {kind}:: {full}{members}\n"
+        if inspect.isroutine(value):
+            return f".. autofunction:: {full}\n"
+        for member in undocumented(value):
+            raise SystemExit(f"{full}.{member} has no docstring")
+        # Fields are described by the class; some have a docstring of another's.
+        return (
+            f".. autoclass:: {full}{called(value)}\n"
+            "   :members:\n"
+            "   :special-members: __call__\n"
+            f"   :exclude-members: {', '.join(inspect.get_annotations(value))}\n"
+        )
+    text = inspect.getdoc(value) if is_ours(type(value)) else comment(name, value)
+    if not (text or "").strip():
+        raise SystemExit(f"{full} has no docstring, and no comment above it")
+    lines = plain(text.splitlines())
     if isinstance(value, (dict, tuple)):
-        text = "In order: " + ", ".join(f"`{key}`" for key in value) + "."
-    elif type(value).__module__.startswith("gumbax"):
-        text = inspect.getdoc(value) or ""
-        if not text.strip():
-            raise SystemExit(f"{full} has no docstring")
-    else:
-        text = f"`{value}`"
-    body = "\n".join(f"   {line}".rstrip() for line in text.splitlines())
+        lines += ["", "In order: " + ", ".join(f"`{key}`" for key in value) + "."]
+    elif isinstance(value, str):
+        lines += ["", f"`{value!r}`"]
+    body = "\n".join(f"   {line}".rstrip() for line in lines)
     return f".. py:data:: {full}\n\n{body}\n"
 
 
@@ -184,19 +252,20 @@ def write_sources(site: Path, notebooks: Path) -> None:
     for path in sorted(notebooks.glob("*.ipynb")):
         shutil.copy(path, site / "notebooks")
     (site / "api").mkdir()
-    for number, (title, faces) in enumerate(ROOMS.items()):
+    for title, faces in ROOMS.items():
         seen: list[object] = []
         parts = [f"{title}\n{'=' * len(title)}\n"]
         for face in faces:
             if len(faces) > 1:
                 parts.append(f"{face}\n{'-' * len(face)}\n")
+            about = inspect.getdoc(module(face)) or ""
+            parts.append("\n".join(plain(about.splitlines())) + "\n")
             # What the room itself shows is not shown again under one of its parts.
             for name, value in sorted(public(face).items()):
                 if not any(value is other for other in seen):
                     parts.append(entry(face, name, value))
                 seen.append(value)
-        (site / "api" / f"{number}.rst").write_text("\n".join(parts), "utf-8")
-    (site / "conf.py").write_text(CONF, "utf-8")
+        (site / "api" / f"{faces[0]}.rst").write_text("\n".join(parts), "utf-8")
 
 
 def contents(notebooks: Path) -> str:
@@ -207,7 +276,7 @@ def contents(notebooks: Path) -> str:
     groups = {
         "Use it": ["start", "how_to_choose", "architecture_search", "questions"],
         "Notebooks": names,
-        "API": [f"api/{number}" for number in range(len(ROOMS))],
+        "API": [f"api/{faces[0]}" for faces in ROOMS.values()],
         "More": ["benchmarks", "beside_others", "contributing", "changes"],
     }
     trees = [
@@ -219,6 +288,28 @@ def contents(notebooks: Path) -> str:
     return "\n" + "\n".join(trees)
 
 
+def write_site(site: Path, out: Path) -> int:
+    """All pages in HTML; the number of warnings, which Sphinx shows."""
+    from sphinx.application import Sphinx  # an extra
+    from sphinx.domains.python import PyObject
+
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
+    conf = "\n".join(f"{name} = {value!r}" for name, value in CONF.items())
+    (site / "conf.py").write_text(conf, "utf-8")
+    app = Sphinx(
+        site, site, out, site / ".doctrees", "html", status=None, warningiserror=True
+    )
+
+    def docstring(app, what, name, value, options, lines):
+        lines[:] = plain(lines)
+
+    app.connect("autodoc-process-docstring", docstring, priority=400)
+    app.build()
+    return app.statuscode
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
@@ -227,10 +318,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder)
         write_sources(site, options.notebooks.resolve())
-        command = ["-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-        return subprocess.run(
-            [sys.executable, *command, str(site), str(options.out)], check=False
-        ).returncode
+        return write_site(site, options.out)
 
 
 if __name__ == "__main__":

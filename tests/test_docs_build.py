@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+import gumbax.linen
+import gumbax.nnx
+from gumbax import search
+
 ROOT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location("docs_build", ROOT / ".docs/build.py")
 build = importlib.util.module_from_spec(spec)
@@ -53,14 +57,65 @@ def test_member_without_a_docstring_stops_it():
         def method(self):
             pass
 
+        def __call__(self):
+            pass
+
         @property
         def told(self):
             """Described."""
 
-    assert build.undocumented(Bare) == ["method", "silent"]
+    assert build.undocumented(Bare) == ["__call__", "method", "silent"]
     Bare.__module__ = "gumbax"
-    with pytest.raises(SystemExit, match=r"gumbax.Bare.method has no docstring"):
+    with pytest.raises(SystemExit, match=r"gumbax.Bare.__call__ has no docstring"):
         build.entry("gumbax", "Bare", Bare)
+
+
+def test_constant_without_a_comment_stops_it():
+    with pytest.raises(SystemExit, match=r"gumbax.BARE has no docstring, and no"):
+        build.entry("gumbax", "BARE", ("a", "b"))
+    text = build.entry("gumbax.schedules", "PRESETS", gumbax.schedules.PRESETS)
+    assert "Name -> published schedule" in text
+    assert "In order: `jang2017`, `gdas`" in text
+
+
+def test_docstrings_are_plain_text_outside_of_examples():
+    lines = """Sum of a * b, |a| > 0.
+
+    Example:
+        >>> f(*args) | g
+        'a|*b'
+
+    References:
+        Jang, Gu, Poole,
+        where it begins.
+        https://arxiv.org/abs/1611.01144
+        Maddison, Mnih, Teh.""".splitlines()
+    assert build.plain(lines) == [
+        r"Sum of a \* b, \|a\| > 0.",
+        *lines[1:7],
+        "        | Jang, Gu, Poole,",
+        "          where it begins.",
+        "          https://arxiv.org/abs/1611.01144",
+        "        | Maddison, Mnih, Teh.",
+    ]
+
+
+def test_classes_are_shown_as_they_are_called():
+    """Not as their metaclass is, nor with what Flax adds, nor with whole records."""
+    called = build.called
+    sampler = "sampler=gumbel_softmax, logit_gradient=Exact()"
+    assert called(gumbax.nnx.MixedOp) == f"(branches, *, {sampler}, own_logits=True)"
+    assert called(gumbax.linen.MixedOp) == f"(branches, {sampler})"
+    assert called(search.genotype.Edge) == "(primitive, source, target)"
+    assert "bilevel=first_order, derive=None" in called(search.Method)
+    assert "weights=..., arch=..., init=(0.0, 0.0)" in called(search.Method)
+    assert called(search.SearchError) == ""
+
+
+def test_fields_are_not_listed_as_members():
+    text = build.entry("gumbax.linen", "MixedOp", gumbax.linen.MixedOp)
+    assert ":exclude-members: branches, sampler, logit_gradient" in text
+    assert ":special-members: __call__" in text
 
 
 def test_no_notebooks_stop_it(tmp_path):
@@ -87,3 +142,4 @@ def test_every_face_is_on_a_page():
     assert {id(function) for function in PUBLIC} <= found
     assert "gumbax.concrete.ArrayLike" not in names
     assert "gumbax.search.SPACES" in names
+    assert "gumbax.logit_gradients.LogitGradient" in names

@@ -27,7 +27,7 @@ class Path:
             of that branch.
         all_credits: credits [K] of all branches; one forward pass of each.
         cotangent_sum: sum of all elements of the cotangent, [].
-        num_branches: K.
+        num_branches: their number K.
         key: the key given to `single_path`, or None.
     """
 
@@ -54,6 +54,9 @@ class LogitGradient(abc.ABC):
     take one for the other; static ones differ.) First derivatives are what `credits`
     says. Second derivatives are those of the loss whose first derivatives these are, if
     the credits are linear in the cotangent, as in all published forms.
+
+    Attributes:
+        needs_key: whether it draws, so that `single_path` must be given a key.
     """
 
     needs_key: bool = False
@@ -115,6 +118,9 @@ class Subset(LogitGradient):
     Unbiased for the exact credits: each other branch is in the subset with probability
     m / (K - 1), which gives its credit the variance c_i**2 ((K - 1) / m - 1). It costs
     m forward passes, whatever K is.
+
+    Attributes:
+        num_others: m, from 1 to K - 1.
     """
 
     num_others: int

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gumbax._common import checks
+from gumbax._common import checks, keys
 from gumbax.edge import logit_gradients
 from gumbax.edge.branches import Branch, PyTree, check, checked_weights
 from gumbax.edge.logit_gradients import LogitGradient
@@ -180,7 +180,7 @@ def _mixed_op_jit(branches, has_state, weights, params, x):
     total, states = None, []
     for i in range(len(branches)):
         y, state = edge.run(i, smooth, rest)
-        states.append(state)
+        states.append(keys.shown(state))
         term = jax.tree.map(functools.partial(_weigh, weights[..., i]), y)
         total = term if total is None else jax.tree.map(jnp.add, total, term)
     return (total, tuple(states)) if has_state else total
@@ -198,5 +198,7 @@ def _single_path_jit(branches, has_state, weights, params, x, logit_gradient, ke
     check("single_path", branches, params, x, has_state=has_state)
     edge = Edge(branches, has_state)
     smooth, rest = edge.split(params, x)
-    output = apply_edge(edge, weights, smooth, rest, logit_gradient, key)
+    # Consumed here, though the backward pass alone draws.
+    hidden = keys.hidden(key, consume=True)
+    output = apply_edge(edge, weights, smooth, rest, logit_gradient, hidden)
     return output if has_state else output[0]

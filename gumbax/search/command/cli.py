@@ -1,7 +1,9 @@
 """The command `gumbax`."""
 
 import argparse
+import functools
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,18 @@ from gumbax.search.methods.derive_rules import RULES
 from gumbax.search.network.export import export
 from gumbax.search.report import comparison, plots
 from gumbax.search.store import folder
-from gumbax.search.store.errors import SearchError, search_error
+from gumbax.search.store.errors import DataWarning, SearchError, search_error
 
 _RESUME = "Pass --resume to go on from the last checkpoint."
-_EXTRAS = ("sklearn", "matplotlib", "rich", "orbax", "tensorstore", "flatbuffers")
+_EXTRAS = (
+    "sklearn",
+    "mnist1d",
+    "matplotlib",
+    "rich",
+    "orbax",
+    "tensorstore",
+    "flatbuffers",
+)
 
 _DESCRIPTION = """\
 Differentiable architecture search with Gumbel-Softmax.
@@ -35,10 +45,11 @@ Search a network on a data set, derive it, train it from scratch, and report the
 discretisation gap: test accuracy of what was searched against what is kept, beside
 random architectures trained equally.
 
-DATASET is a name (digits) or a path: an .npz file, a folder of IDX files (MNIST) or of
-the CIFAR-10 batches, a .csv file. DIR gets metrics.jsonl, choices.jsonl, checkpoints,
-genotype.json, the pictures (cell, curves, choices, gap; .svg and .png) and the report
-(report.txt, report.json). Stopped at any moment, --resume goes on to the same result.
+DATASET is a name (digits, mnist1d) or a path: an .npz file, a folder of IDX files
+(MNIST) or of the CIFAR-10 batches, a .csv file. DIR gets report.html, written after
+every epoch, metrics.jsonl, choices.jsonl, checkpoints, genotype.json, the pictures
+(cell, curves, choices, gap; .svg and .png) and the report (report.txt, report.json).
+Stopped at any moment, --resume goes on to the same result.
 """
 
 
@@ -106,6 +117,13 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="write gap.txt, gap.svg, gap.png there"
     )
 
+    report.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="published accuracies of all architectures (.npz); writes truth.* too",
+    )
+
     plot = command("plot", "draw a run's pictures again", "Draw what a run has so far.")
     plot.add_argument("run", type=Path, help="folder of a search")
     return top
@@ -115,7 +133,10 @@ def _common(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
-    add("--space", help="small_images, nasbench201, darts, macro or mlp (by the data)")
+    add(
+        "--space",
+        help="small_images, nasbench201, darts, macro, mlp or sequences (by the data)",
+    )
     add("--channels", type=int, help="of the first stage (by the space)")
     add("--cells", type=int, help="in a stage; in all for darts (by the space)")
     add("--seed", type=int, help="of splits, weights, data order, draws (0)")
@@ -166,6 +187,11 @@ def _searching(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="random architectures to compare with (5)",
     )
+    add(
+        "--constant-architectures",
+        action=argparse.BooleanOptionalAction,
+        help="also compare with one operation everywhere (where there are random ones)",
+    )
 
 
 def _budget(command: argparse.ArgumentParser, default: str) -> None:
@@ -207,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         top.print_help()
         return 0
+    usual = warnings.showwarning
+    warnings.showwarning = functools.partial(_warned, usual)
     resume = f" {_RESUME}" if command in ("search", "retrain") else ""
     try:
         return _run(command, given, resume)
@@ -220,6 +248,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"gumbax: stopped.{resume}", file=sys.stderr)
         return 130
+    finally:
+        warnings.showwarning = usual
+
+
+def _warned(usual: Any, message: Any, category: Any, *place: Any) -> None:
+    """One line for the user of a warning about data, without a place in the code."""
+    if issubclass(category, DataWarning):
+        print(f"gumbax: {message}", file=sys.stderr)
+    else:
+        usual(message, category, *place)
 
 
 def _run(command: str, given: dict[str, Any], resume: str) -> int:
@@ -300,7 +338,8 @@ def _retrain(given: dict[str, Any]) -> None:
 
 
 def _report(given: dict[str, Any]) -> None:
-    print(comparison.compare(given["run"], given.get("out")))
+    found = comparison.compare(given["run"], given.get("out"), given.get("table"))
+    print(found)
 
 
 def _plot(given: dict[str, Any]) -> None:

@@ -53,6 +53,8 @@ class Options:
         train_epochs: of every training from scratch; enough for 1,000 steps, and 8 or
             more, if None.
         random_architectures: how many to compare with.
+        constant_architectures: whether to compare with one operation everywhere; if
+            None, where there are random ones.
         crop: pixels that images are padded with before a random crop.
         flip: mirror images at random.
         cutout: side of the square that is blanked in training from scratch, in pixels.
@@ -81,6 +83,7 @@ class Options:
     warmup: float | None = None
     train_epochs: int | None = None
     random_architectures: int = 5
+    constant_architectures: bool | None = None
     crop: int = 0
     flip: bool = False
     cutout: int = 0
@@ -132,7 +135,7 @@ class Options:
         name = self.space
         if name is None:
             small = "small_images" if shape[0] <= 16 else "nasbench201"
-            name = small if len(shape) == 3 else "mlp"
+            name = {1: "mlp", 2: "sequences"}.get(len(shape), small)
         space = SPACES[name]()
         changes: dict[str, Any] = {}
         if self.channels is not None:
@@ -143,8 +146,8 @@ class Options:
         if changes and not isinstance(space, CellSpace | DartsSpace):
             cure = "Leave out --channels and --cells."
             raise search_error("--space", "have cells and channels", name, cure)
-        if (len(shape) == 3) == (name == "mlp"):
-            kind = "images" if len(shape) == 3 else "rows of features"
+        if {"mlp": 1, "sequences": 2}.get(name, 3) != len(shape):
+            kind = {1: "rows of features", 2: "sequences"}.get(len(shape), "images")
             cure = "Leave out --space for one that fits."
             raise search_error("--space", f"be one for {kind}", name, cure)
         self._check_images(space, shape)
@@ -159,7 +162,7 @@ class Options:
         if len(shape) != 3:
             for field in ("crop", "flip", "cutout"):
                 if value := getattr(self, field):
-                    must = "be left out for rows of features"
+                    must = "be left out for data that are not images"
                     raise search_error(_option(field), must, value, "Leave it out.")
         elif self.auxiliary and isinstance(space, DartsSpace) and min(shape[:2]) < 5:
             must = "be 0 for images of less than 5 pixels"
@@ -224,8 +227,8 @@ class Options:
 _YOUNGER = ("cost", "cost_weight", "budget")
 _MOST = 2**31 - 1
 _RANGES: Mapping[str, tuple[float, float]] = {
-    "channels": (1, _MOST),
-    "cells": (1, _MOST),
+    "channels": (1, 2**14),  # memory for more is not there
+    "cells": (1, 2**10),
     "seed": (0, _MOST),
     "epochs": (1, _MOST),
     "batch_size": (1, _MOST),

@@ -19,6 +19,7 @@ from gumbax.search.command.progress import Progress, Silent
 from gumbax.search.data import datasets
 from gumbax.search.data.dataset import Dataset
 from gumbax.search.genotype.genotype import Genotype
+from gumbax.search.genotype.genotype import constant_architectures as all_constant
 from gumbax.search.loops.diagnostics import probabilities, stable_hash
 from gumbax.search.loops.fit import Search, SearchState, fit
 from gumbax.search.loops.training import TrainingOptions
@@ -28,22 +29,18 @@ from gumbax.search.methods.penalties import add_linear
 from gumbax.search.network.costs import CostTable
 from gumbax.search.network.derivation import derive
 from gumbax.search.network.supernet import Network
-from gumbax.search.report import gap, plots
+from gumbax.search.report import gap, page, plots
 from gumbax.search.report.comparison import REPORT, for_plot, read_report
 from gumbax.search.report.gap import Row
 from gumbax.search.spaces.space import Space
-from gumbax.search.store import folder, lines
+from gumbax.search.store import folder, lines, records
 from gumbax.search.store.checkpoint import Checkpoints
 from gumbax.search.store.errors import SearchError, search_error
 
 OnEpoch = Callable[[SearchState, dict[str, float]], None]
 SECONDS_PER_CHECKPOINT = 5.0
 CHECKPOINTS = "checkpoints"
-METRICS = "metrics.jsonl"
-CHOICES = "choices.jsonl"
 GENOTYPE = "genotype.json"
-_OF_METRICS = ("epoch",)
-_OF_CHOICES = ("epoch", "probabilities")
 
 
 def load_data(options: Options) -> Dataset:
@@ -129,6 +126,7 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
             tables,
             training=options.training(dataset),
             random_architectures=options.random_architectures,
+            constant_architectures=options.constant_architectures,
             options=asdict(options),
             run_id=options.run_id,
             progress=progress or Silent(),
@@ -142,6 +140,7 @@ def run_search(
     *,
     training: TrainingOptions,
     random_architectures: int = 5,
+    constant_architectures: bool | None = None,
     options: Mapping[str, Any] | None = None,
     run_id: str | None = None,
     progress: Progress | None = None,
@@ -155,6 +154,8 @@ def run_search(
         dataset: what the search was made with; its test set is seen after the search.
         training: of the derived architecture and of the random ones.
         random_architectures: how many to compare with.
+        constant_architectures: whether to compare with one operation everywhere, for
+            each operation but `none`; if None, where there are random ones.
         options: for the report; method, seed and name of the data set if None.
         run_id: checkpoints of another one are refused. If None, by the data, seed and
             lengths, and by the names, choices and hyper-parameters of space and method:
@@ -164,8 +165,8 @@ def run_search(
 
     Returns:
         The gap report as text. The folder holds metrics.jsonl, choices.jsonl,
-        checkpoints, genotype.json, trainings.jsonl, report.json, report.txt and the
-        pictures of `draw`.
+        checkpoints, genotype.json, trainings.jsonl, report.json, report.txt, the
+        pictures of `draw`, and report.html, which is written after every epoch.
 
     Raises:
         SearchError: a checkpoint cannot be used, the loss is not finite, or another
@@ -187,6 +188,7 @@ def run_search(
             tables,
             training=training,
             random_architectures=random_architectures,
+            constant_architectures=constant_architectures,
             options=options,
             run_id=_run_id(search, dataset) if run_id is None else run_id,
             progress=progress or Silent(),
@@ -202,6 +204,7 @@ def _run(
     *,
     training: TrainingOptions,
     random_architectures: int,
+    constant_architectures: bool | None,
     options: Mapping[str, Any],
     run_id: str,
     progress: Progress,
@@ -209,6 +212,7 @@ def _run(
 ) -> str:
     """`run_search`, in a folder where no other process runs."""
     method, seed = search.method, search.seed
+    page.write_space(out, search.space)
     keep_costs(out, tables)
     state = _search(out, search, run_id, progress, on_epoch)
     genotype = search.genotype(state.arch)
@@ -229,9 +233,15 @@ def _run(
     )
     rows += gap.evaluate_derived(derived, dataset.train, dataset.test, calibration_key)
     others = gap.random_genotypes(search.space, random_architectures, random_key)
-    rows += _trainings(out, search, genotype, others, dataset, training, progress)
+    if constant_architectures is None:
+        constant_architectures = random_architectures > 0
+    constants = all_constant(search.space) if constant_architectures else {}
+    rows += _trainings(
+        out, search, genotype, others, constants, dataset, training, progress
+    )
     title = (
-        f"Gap report: {dataset.name}, {search.space.name}, method {method.name}, "
+        f"Gap report: {dataset.name}, {search.space.name} "
+        f"({search.space.num_architectures:,} architectures), method {method.name}, "
         f"seed {seed}, {search.num_epochs} epochs of search, "
         f"{training.num_epochs} of training; accuracy on "
         f"{dataset.test.size} test images"
@@ -247,6 +257,7 @@ def _run(
     folder.write(out / REPORT, json.dumps(content, indent=2) + "\n")
     folder.write(out / "report.txt", text)
     draw(out, search.space)
+    page.write_page([out], out / page.PAGE)
     return text
 
 
@@ -279,12 +290,19 @@ def _trainings(
     search: Search,
     genotype: Genotype,
     others: Sequence[Genotype],
+    constants: Mapping[str, Genotype],
     dataset: Dataset,
     training: TrainingOptions,
     progress: Progress,
 ) -> tuple[Row, ...]:
     """Trains the derived architecture and the others, equally."""
-    named = {"derived": genotype} | {f"random {i + 1}": g for i, g in enumerate(others)}
+    random = {f"random {i + 1}": one for i, one in enumerate(others)}
+    constant = {
+        f"{name}{gap.EVERYWHERE}": one
+        for name, one in constants.items()
+        if name != "none"  # nothing reaches its output
+    }
+    named = {"derived": genotype} | random | constant
     order = list(named)
     total = len(named) * training.num_epochs
     with progress.phase("train from scratch", total) as advance:
@@ -301,8 +319,8 @@ def _trainings(
         )
     rows: tuple[Row, ...] = (Row(gap.RETRAINED, (results["derived"],)),)
     if others:
-        rows += (Row(gap.RANDOM, tuple(results[name] for name in order[1:])),)
-    return rows
+        rows += (Row(gap.RANDOM, tuple(results[name] for name in random)),)
+    return rows + tuple(Row(name, (results[name],)) for name in constant)
 
 
 def _search(
@@ -317,12 +335,9 @@ def _search(
         if restored is not None:
             first, state = restored
             progress.say(f"resumed from epoch {first}")
-        paths = (out / METRICS, out / CHOICES)
+        paths = (out / records.METRICS, out / records.CHOICES)
         # What was written after the checkpoint is done again.
-        rows, _ = (
-            lines.keep(path, lambda row: row["epoch"] <= first, fields)
-            for path, fields in zip(paths, (_OF_METRICS, _OF_CHOICES), strict=True)
-        )
+        rows = records.keep_until(out, first)
         seconds = rows[-1].get("seconds", 0.0) if rows else 0.0
         began = saved = time.perf_counter()
         with (
@@ -350,6 +365,7 @@ def _search(
                     saved = now
                 shown = ("loss", "accuracy", "argmax_accuracy", "temperature")
                 show(epoch, **{name: row[name] for name in shown})
+                page.write_page([out], out / page.PAGE, running=True)
                 then(state, row)
 
             return fit(search, state, on_epoch)
@@ -370,10 +386,10 @@ def draw(out: Path, space: Space) -> None:
             must = f"be of the space {space.name}"
             raise search_error(GENOTYPE, must, str(error), cure) from error
         plots.draw_genotype(genotype, space, both("cell"))
-    rows = lines.read(out / METRICS, _OF_METRICS)
+    rows = records.metrics(out)
     if rows:
         plots.draw_curves(rows, both("curves"))
-    epochs = lines.read(out / CHOICES, _OF_CHOICES)
+    epochs = records.choices(out, space.choices)
     if epochs:
         history = {
             name: np.asarray([row["probabilities"][name] for row in epochs])

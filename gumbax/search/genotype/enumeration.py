@@ -88,6 +88,33 @@ def _not_numbered(got: str) -> ValueError:
     return ValueError(checks.message("Genotype.index", "cells", must, got, cure))
 
 
+def constant_cells(space: Space) -> dict[str, dict[str, list[Triple]]]:
+    """For each primitive that every choice has, the cells with it on every edge.
+
+    Where a node keeps some of its edges only, these are the first ones.
+    """
+    inputs = getattr(space, "inputs_per_node", None)
+    choices = space.choices.values()
+    shared = [
+        name
+        for name in next(iter(choices)).primitives
+        if all(name in choice.primitives for choice in choices)
+    ]
+    if inputs is not None:
+        shared = [name for name in shared if name != "none"]
+    return {
+        primitive: {
+            name: [
+                (primitive, *choice.edges[row])
+                for node in by_node(choice)
+                for row in node[:inputs]
+            ]
+            for name, choice in space.choices.items()
+        }
+        for primitive in shared
+    }
+
+
 def random_logits(key: jax.Array, space: Space) -> dict[str, np.ndarray]:
     """Independent standard normal logits for every choice."""
     keys = jax.random.split(key, len(space.choices))

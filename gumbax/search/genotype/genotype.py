@@ -368,6 +368,28 @@ def architectures(space: Space) -> Iterator[Genotype]:
         yield Genotype.from_index(index, space)
 
 
+def constant_architectures(space: Space) -> dict[str, Genotype]:
+    """The architectures with one operation everywhere: what needs no search.
+
+    Args:
+        space: a space.
+
+    Returns:
+        Name of a primitive -> the architecture that has it on every edge, for each
+        primitive that all choices have. Where a node keeps some of its inputs only,
+        these are its first ones, and `none` has no architecture.
+
+    Example:
+        >>> from gumbax.search.spaces import nasbench201
+        >>> print(constant_architectures(nasbench201())["nor_conv_3x3"])
+        |nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|
+    """
+    return {
+        primitive: Genotype._of(space.name, cells)
+        for primitive, cells in enumeration.constant_cells(space).items()
+    }
+
+
 def _unreadable(
     function: str, form: tuple[str, str], got: str, error: Exception
 ) -> ValueError:

@@ -16,7 +16,7 @@ from gumbax.edge.choices import draw_choices
 from gumbax.search.data.augment import Augmentation
 from gumbax.search.data.dataset import Examples, epoch_order, split
 from gumbax.search.genotype.genotype import Genotype
-from gumbax.search.loops import diagnostics
+from gumbax.search.loops import diagnostics, given
 from gumbax.search.loops.evaluation import (
     all_finite,
     loss_and_accuracy,
@@ -84,11 +84,16 @@ class Search:
             the weights learn from the cross entropy alone.
         budget: largest cost of what is derived, which never exceeds it.
 
+    It pickles, by its arguments and the halves, if the functions of the space and the
+    method do: those of a module, not lambdas.
+
     Raises:
-        SearchError: a class has too few examples to be in both halves, the batch
-            cannot be shared out over the mesh, a penalty or a budget has no cost, the
-            table is of another space, or the budget is below the cheapest
-            architecture.
+        SearchError: a class has too few examples to be in both halves, or the batch
+            cannot be shared out over the mesh; a label is not one of `num_classes`; a
+            penalty or a budget has no cost, the table is of another space, or the
+            budget is below the cheapest architecture; or the network, or what the
+            method makes of its logits, is not what the space says. Nothing is compiled
+            for that.
 
     References:
         Liu, Simonyan, Yang, 2019, Algorithm 1. https://arxiv.org/abs/1806.09055
@@ -110,8 +115,10 @@ class Search:
         penalty: Penalty | None = None,
         budget: float | None = None,
     ):
+        given.check_labels(train, num_classes)
         self.space = space
         self.method = method
+        self.num_classes = num_classes
         self.cost = cost
         self.penalty = penalty
         self.budget = budget
@@ -119,15 +126,32 @@ class Search:
         self.num_epochs = num_epochs
         self.seed = seed
         self.augmentation = augmentation
+        self.mesh = mesh
         self.weight_half, self.arch_half = split(train, train.size // 2, seed=seed)
         # The halves may differ by an example, and their numbers of batches by one.
         smaller = min(self.weight_half.size, self.arch_half.size)
         self.batch_size = min(batch_size, smaller)
         self.steps_per_epoch = smaller // self.batch_size
         self.num_steps = num_epochs * self.steps_per_epoch
-        init_key, arch_key, self.key = jax.random.split(jax.random.key(seed), 3)
-        shape = train.inputs.shape[1:]
-        self._supernet = Supernet(space, shape, num_classes, rngs=nnx.Rngs(init_key))
+        self._given = tuple(vars(self))
+        self._prepare()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in (*self._given, "_given")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What follows from the arguments."""
+        space, method, num_epochs = self.space, self.method, self.num_epochs
+        keys = jax.random.split(jax.random.key(self.seed), 3)
+        init_key, arch_key, self.key = keys
+        shape = self.weight_half.inputs.shape[1:]
+        self._supernet = Supernet(
+            space, shape, self.num_classes, rngs=nnx.Rngs(init_key)
+        )
         parts: tuple[Any, ...] = nnx.split(self._supernet.network, nnx.Param, ...)
         self.graphdef, self._weights, self._rest = parts
         self._arch = _first_logits(space, method, arch_key)
@@ -139,7 +163,28 @@ class Search:
         self._arch_optimizer = (
             optax.set_to_zero() if method.arch is None else method.arch.make(warmup)
         )
+        mesh = self.mesh
         self._sharding = None if mesh is None else _over(mesh, self.batch_size)
+        self._check()
+
+    def _check(self) -> None:
+        """Traces one forward pass, as in a step."""
+        space, method, arch = self.space, self.method, self._arch
+        temperature = jnp.asarray(self.temperature(0), jnp.float32)
+        given.check_edges(space, self._supernet.network)
+        draw = functools.partial(self._draw, self.key, arch, temperature)
+        given.check_weights("sampler", space, draw)
+        soft = functools.partial(soft_weights, arch, temperature, method.soft)
+        given.check_weights("soft", space, soft)
+
+        def scores(x):
+            key = self.key if method.uses_key else None
+            context = Context(weights=draw(), operation=method.operation, key=key)
+            network = nnx.merge(self.graphdef, self._weights, self._rest, copy=True)
+            return network(x, context)
+
+        size, num_classes = self.batch_size, self.num_classes
+        given.check_scores(scores, self.weight_half, size, num_classes)
 
     def init(self) -> SearchState:
         """The state before the first step."""

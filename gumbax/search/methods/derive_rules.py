@@ -132,7 +132,7 @@ class _Threshold:
         return Genotype(space.name, cells)
 
 
-# For files and the command line.
+# Name in files and on the command line -> rule: logits -> architecture.
 RULES: Mapping[str, Rule] = {
     "argmax": argmax_per_edge,
     "top2": top_two_edges,

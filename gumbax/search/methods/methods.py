@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gumbax import schedules
+from gumbax import _noise, schedules
 from gumbax.edge import logit_gradients
 from gumbax.edge.logit_gradients import LogitGradient
 from gumbax.edge.mixed_op import single_path
@@ -44,7 +44,8 @@ TemperatureOf = Callable[[int, int], optax.Schedule]
 
 def softened(logits: jax.Array, temperature: jax.Array) -> jax.Array:
     """Probabilities at this temperature."""
-    return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype))
+    temperature = _noise.positive(jnp.asarray(temperature, logits.dtype))
+    return jax.nn.softmax(logits / temperature)
 
 
 def _one(num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
@@ -145,13 +146,16 @@ class Method:
 
 def path(logit_gradient: LogitGradient = logit_gradients.exact) -> Operation:
     """An operation that runs the chosen candidate alone, with these credits."""
+    return _Path(logit_gradient)
 
-    def operation(weights, branches, params, x, *, key=None):
-        return single_path(
-            weights, branches, params, x, logit_gradient=logit_gradient, key=key
-        )
 
-    return operation
+@dataclass(frozen=True)
+class _Path:
+    logit_gradient: LogitGradient
+
+    def __call__(self, weights, branches, params, x, *, key=None):
+        record = self.logit_gradient
+        return single_path(weights, branches, params, x, logit_gradient=record, key=key)
 
 
 def straight_through(key, logits, temperature):
@@ -180,17 +184,20 @@ def _annealed(num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
     return schedules.cosine(2.0, 0.2, num_epochs * steps_per_epoch)
 
 
-def _preset(name: str) -> Callable[[int, int], optax.Schedule]:
-    def make(num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
-        return schedules.preset(
-            name, num_epochs=num_epochs, steps_per_epoch=steps_per_epoch
-        )
+@dataclass(frozen=True)
+class _Published:
+    """The schedule of this name, of any length."""
 
-    return make
+    name: str
+
+    def __call__(self, num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
+        return schedules.preset(
+            self.name, num_epochs=num_epochs, steps_per_epoch=steps_per_epoch
+        )
 
 
 _NAS_BENCH_SGD = Sgd(nesterov=True, weight_decay=5e-4)
-_GDAS = Preset(weights=_NAS_BENCH_SGD, temperature=_preset("gdas"), num_epochs=250)
+_GDAS = Preset(weights=_NAS_BENCH_SGD, temperature=_Published("gdas"), num_epochs=250)
 
 _darts = functools.partial(
     Method,
@@ -203,6 +210,7 @@ _gdas = functools.partial(
     Method, sampler=straight_through, temperature=_annealed, preset=_GDAS
 )
 
+# Name on the command line -> method.
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
@@ -225,7 +233,7 @@ METHODS: Mapping[str, Method] = {
             bilevel=single_level,
             preset=Preset(
                 arch=ArchAdam(clip=10.0),
-                temperature=_preset("snas"),
+                temperature=_Published("snas"),
                 init=(1.0, 0.01),
                 num_epochs=150,
             ),

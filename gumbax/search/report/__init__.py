@@ -19,9 +19,16 @@ from gumbax.search.report.gap import gap_over_runs as gap_over_runs
 from gumbax.search.report.gap import gaps as gaps
 from gumbax.search.report.gap import over_seeds as over_seeds
 from gumbax.search.report.gap import random_genotypes as random_genotypes
+from gumbax.search.report.gap import standing as standing
 from gumbax.search.report.gap import train_all as train_all
+from gumbax.search.report.ground_truth import GroundTruth as GroundTruth
+from gumbax.search.report.ground_truth import from_nats_bench as from_nats_bench
+from gumbax.search.report.ground_truth import load_table as load_table
 from gumbax.search.report.plots import draw_choices as draw_choices
 from gumbax.search.report.plots import draw_curves as draw_curves
 from gumbax.search.report.plots import draw_gap as draw_gap
 from gumbax.search.report.plots import draw_genotype as draw_genotype
+from gumbax.search.report.plots import draw_truth as draw_truth
 from gumbax.search.report.plots import genotype_text as genotype_text
+from gumbax.search.report.ranking import Standing as Standing
+from gumbax.search.report.ranking import chance as chance

@@ -1,17 +1,23 @@
 """Reports of finished searches, read again and put together over the seeds."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gumbax.search.report import gap, plots
+from gumbax.search.report import gap, ground_truth, page, plots
 from gumbax.search.report.gap import Row
-from gumbax.search.store import folder
+from gumbax.search.report.ground_truth import GroundTruth, Kept
+from gumbax.search.store import folder, lines
 from gumbax.search.store.errors import search_error
 
 REPORT = "report.json"
+# Of the options, what a comparison reads.
+_OPTIONS = {
+    "method": lines.is_text,
+    "seed": lambda value: isinstance(value, int),
+    "dataset": lines.is_text,
+}
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,11 @@ def read_report(out: Path) -> Report:
     """
     path = out / REPORT
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = folder.read_json(path)
         options = dict(content["options"])
-        for name in ("method", "seed", "dataset"):
-            options[name]
+        for name, fits in _OPTIONS.items():
+            if not fits(options[name]):
+                raise ValueError(f"the option {name} = {options[name]!r}")
         return Report(out, options, gap.from_json(content["rows"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise search_error(
@@ -61,15 +68,19 @@ def for_plot(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
     return {row.name: (row.mean, row.std) for row in rows}
 
 
-def compare(folders: Sequence[Path], out: Path | None = None) -> str:
+def compare(
+    folders: Sequence[Path], out: Path | None = None, table: Path | None = None
+) -> str:
     """The report of several searches: means over the seeds, method by method.
 
     Args:
         folders: of finished searches. Those of one method differ in the seed alone.
-        out: where the figure (gap.svg, gap.png) and the tables (gap.txt) go.
+        out: where the page (report.html), the figure (gap.svg, gap.png) and the tables
+            (gap.txt) go, and with a table truth.txt, truth.json, truth.svg, truth.png.
+        table: file of published accuracies, see `ground_truth.load_table`.
 
     Returns:
-        One table for each method.
+        One table for each method, and what is published of what was kept.
 
     Raises:
         SearchError: a folder has no report, or two searches of one method have other
@@ -84,14 +95,48 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> str:
         _check_alike(reports)
         together = gap.over_seeds([one.rows for one in reports])
         runs = "1 run" if len(reports) == 1 else f"{len(reports)} runs"
-        tables.append(gap.format_table(together, f"Method {method}, {runs}"))
+        title = f"Method {method}, {runs}"
+        each = [one.rows for one in reports]
+        tables.append(gap.format_table(together, title, each))
         figure[method] = for_plot(together)
     text = "\n".join(tables)
+    reports = [one for found in by_method.values() for one in found]
+    truth = None if table is None else _truth(reports, table)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         folder.write(out / "gap.txt", text)
         plots.draw_gap(figure, [out / "gap.svg", out / "gap.png"])
+    published = ""
+    if truth is not None:
+        published = ground_truth.format_truth(*truth)
+        text += f"\n{published}"
+        if out is not None:
+            _write_truth(*truth, out)
+    if out is not None:
+        folders = [one.folder for one in reports]
+        page.write_page(folders, out / page.PAGE, truth=published)
     return text
+
+
+def _truth(reports: Sequence[Report], table: Path) -> tuple[GroundTruth, list[Kept]]:
+    space = ground_truth.space_of([one.folder for one in reports])
+    truth = ground_truth.load_table(table, space)
+    read = ground_truth.read_kept
+    return truth, [read(one.folder, one.method, space) for one in reports]
+
+
+def _write_truth(truth: GroundTruth, runs: Sequence[Kept], out: Path) -> None:
+    folder.write(out / "truth.txt", ground_truth.format_truth(truth, runs))
+    folder.write(out / "truth.json", ground_truth.to_json(truth, runs))
+    curves: dict[str, list] = {}
+    for run in runs:
+        found = [truth.of(one) for one in run.by_epoch]
+        if found:
+            by_name = {name: [one[name] for one in found] for name in truth.accuracies}
+            curves.setdefault(run.method, []).append((run.epochs, by_name))
+    if curves:
+        levels = ground_truth.levels(truth)
+        plots.draw_truth(curves, levels, [out / "truth.svg", out / "truth.png"])
 
 
 def _check_alike(reports: Sequence[Report]) -> None:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from gumbax.search.spaces.space import Choice, Space
 
 Curves = dict[str, list[tuple[float, float]]]
+# (epochs, data set -> accuracies after them)
+Curve = tuple[Sequence[int], Mapping[str, Sequence[float]]]
 
 # title -> (name in a row, label); curves of one panel are compared with each other.
-_PANELS: Mapping[str, Sequence[tuple[str, str]]] = {
+PANELS: Mapping[str, Sequence[tuple[str, str]]] = {
     "Loss (nats)": [("loss", "weights"), ("arch_loss", "architecture")],
     "Accuracy (%)": [("accuracy", "weights"), ("arch_accuracy", "architecture")],
     "Discretisation gap: accuracy (%)": [
@@ -64,10 +66,10 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: canvas.Paths) -> "Figur
         ValueError: no row has an epoch and a quantity that is known.
     """
     panels: dict[str, Curves] = {}
-    for title, names in _PANELS.items():
+    for title, names in PANELS.items():
         curves: Curves = {}
         for name, label in names:
-            curves |= _curves(rows, name, label, scale=100 if "%" in title else 1)
+            curves |= curves_of(rows, name, label, scale=100 if "%" in title else 1)
         if curves:
             panels[title] = curves
     if not panels:
@@ -88,7 +90,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: canvas.Paths) -> "Figur
     return figure
 
 
-def _curves(
+def curves_of(
     rows: Sequence[Mapping[str, Any]], name: str, label: str, *, scale: float
 ) -> Curves:
     curves: Curves = {}
@@ -230,6 +232,72 @@ def _histories(
             cure = "Give the probabilities after each epoch."
             raise ValueError(checks.message("draw_choices", "history", must, got, cure))
     return arrays
+
+
+def draw_truth(
+    curves: Mapping[str, Sequence[Curve]],
+    levels: Mapping[str, Mapping[str, float]],
+    path: canvas.Paths,
+) -> "Figure":
+    """Draws the published accuracy of what would have been kept after each epoch.
+
+    Args:
+        curves: method -> for each run (epochs, data set -> accuracies in percent).
+        levels: name -> data set -> accuracy that is drawn as a line across, such as the
+            best constant architecture.
+        path: file or files to write; () for none.
+
+    Returns:
+        The figure, a panel for each data set.
+
+    Raises:
+        ValueError: there is no curve.
+    """
+    names = list(
+        dict.fromkeys(n for runs in curves.values() for _, a in runs for n in a)
+    )
+    if not names:
+        must, cure = "hold a method with a run", "Search first."
+        raise ValueError(checks.message("draw_truth", "curves", must, curves, cure))
+    with canvas.style():
+        figure = canvas.blank(5.2 * len(names), 3.6, layout="constrained")
+        for axes, name in zip(
+            figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
+        ):
+            for (method, runs), style in zip(
+                curves.items(), itertools.cycle(canvas.SERIES), strict=False
+            ):
+                colour, marker, dash = style
+                line = {
+                    "color": colour,
+                    "ls": dash,
+                    "markevery": [-1],
+                    "marker": marker,
+                }
+                for number, (epochs, accuracies) in enumerate(runs):
+                    label = method if number == 0 else None
+                    axes.plot(epochs, accuracies[name], label=label, **line)
+            shades = ("#555555", "#aaaaaa", "#cccccc")
+            for (level, values), shade in zip(
+                levels.items(), itertools.cycle(shades), strict=False
+            ):
+                axes.axhline(values[name], color=shade, ls=":", lw=1.2)
+                axes.annotate(
+                    level,
+                    (1, values[name]),
+                    xycoords=("axes fraction", "data"),
+                    ha="right",
+                    va="bottom",
+                    fontsize=8,
+                )
+            axes.set_title(name, fontsize=11)
+            axes.set_xlabel("epoch")
+            axes.set_ylabel("published test accuracy (%)")
+            axes.grid(color="#e5e5e5")
+            axes.set_axisbelow(True)
+            axes.legend(frameon=False, fontsize=9, loc="lower right")
+        canvas.save(figure, path)
+    return figure
 
 
 def draw_gap(

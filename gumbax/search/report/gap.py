@@ -23,19 +23,31 @@ from gumbax.search.network.supernet import (
     dense_operation,
     path_operation,
 )
+from gumbax.search.report.ranking import Standing, chance
 from gumbax.search.spaces.edges import Operation
 from gumbax.search.spaces.space import Space
 from gumbax.search.store import lines
 
 NUM_DRAWS = 20
-_TRAINED = ("name", "genotype", "training", "test_accuracy")
+_TRAINED = {
+    **dict.fromkeys(("name", "genotype", "training"), lines.TEXT),
+    "test_accuracy": lines.NUMBER,
+}
 RECALIBRATION_BATCHES = 20
+# The name of a row of the report: the weighted sum of all operations.
 SOFT = "soft network"
+# The name of a row: networks that are drawn from the logits.
 DRAWN = "straight-through network"
+# The name of a row: the derived network with the weights of the search.
 ARGMAX = "argmax, inherited weights"
+# The name of a row: the same, normalised by statistics of its own activations.
 RECALIBRATED = "argmax, recalibrated"
+# The name of a row: the derived network, trained from scratch.
 RETRAINED = "derived, retrained"
+# The name of a row: random architectures of the space, trained equally.
 RANDOM = "random architectures"
+# A constant architecture has a row of its own: the primitive, and this.
+EVERYWHERE = " everywhere"
 NOTES = {
     SOFT: "weighted sum of all operations, at the last temperature",
     DRAWN: "networks drawn from the logits",
@@ -44,6 +56,12 @@ NOTES = {
     RETRAINED: "the same network, trained from scratch",
     RANDOM: "same space, trained equally",
 }
+_NOTE_OF_CONSTANT = "no search: one operation, trained equally"
+
+
+def note(name: str) -> str:
+    """What a row says."""
+    return _NOTE_OF_CONSTANT if name.endswith(EVERYWHERE) else NOTES[name]
 
 
 @dataclass(frozen=True)
@@ -193,7 +211,7 @@ def train_all(
     Returns:
         name -> test accuracy in percent.
     """
-    done = {row["name"]: row for row in lines.keep(record, fields=_TRAINED)}
+    done = {row["name"]: row for row in lines.keep(record, _TRAINED)}
     results = {}
     for name, genotype in genotypes.items():
         text = str(genotype)
@@ -233,18 +251,67 @@ def over_seeds(reports: Sequence[Sequence[Row]]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def format_table(rows: Sequence[Row], title: str) -> str:
-    """The report as text."""
+def standing(rows: Sequence[Row]) -> Standing | None:
+    """The place of the derived architecture among the random ones of one run.
+
+    None where nothing was trained from scratch to compare with.
+    """
+    by_name = {row.name: row.values for row in rows}
+    if RETRAINED not in by_name or RANDOM not in by_name:
+        return None
+    return Standing.of(by_name[RETRAINED][0], by_name[RANDOM])
+
+
+def verdict(runs: Sequence[Sequence[Row]]) -> list[str]:
+    """What the kept architectures are worth beside random and constant ones.
+
+    Args:
+        runs: the rows of each run.
+
+    Returns:
+        Sentences; none where nothing was trained to compare with.
+    """
+    sentences = []
+    standings = [found for found in map(standing, runs) if found is not None]
+    if standings:
+        places = ", ".join(map(str, standings))
+        sentences.append(
+            f"The kept architecture among random ones, trained equally: {places}; by "
+            f"chance as good or better with probability {chance(standings):.2g}."
+        )
+    together = {row.name: row.mean for row in over_seeds(runs)}
+    constant = {n: together[n] for n in together if n.endswith(EVERYWHERE)}
+    if constant and RETRAINED in together:
+        best = max(constant, key=lambda name: constant[name])
+        sentences.append(
+            f"The best constant architecture, {best}: {constant[best]:.2f} %, "
+            f"{constant[best] - together[RETRAINED]:+.2f} points beside the kept one."
+        )
+    return sentences
+
+
+def format_table(
+    rows: Sequence[Row], title: str, runs: Sequence[Sequence[Row]] | None = None
+) -> str:
+    """The report as text.
+
+    Args:
+        rows: of the table.
+        title: its first line.
+        runs: the rows of each run, where `rows` are those of several.
+    """
     lines = [title, ""]
     for row in rows:
         spread = "" if row.std is None else f" ± {row.std:.2f}"
         number = f"{row.mean:6.2f} %{spread}"
         count = f" ({len(row.values)})" if len(row.values) > 1 else ""
-        lines.append(f"  {row.name:<26}{number:<18}{NOTES[row.name]}{count}")
+        lines.append(f"  {row.name:<26}{number:<18}{note(row.name)}{count}")
     lines += ["", "  discretisation gap (as searched minus argmax, in points)"]
     for name, (gap, std) in gap_over_runs(rows).items():
         spread = "" if std is None else f"   ± {std:.2f}"
         lines.append(f"  {name:<26}{gap:+6.2f}{spread}")
+    compared = verdict([rows] if runs is None else runs)
+    lines += [""] * bool(compared) + [f"  {sentence}" for sentence in compared]
     return "\n".join(lines) + "\n"
 
 
@@ -283,9 +350,14 @@ def from_json(rows: Sequence[Mapping]) -> tuple[Row, ...]:
         ValueError: a row has an unknown name or no values, or one of those of the gap
             is not there.
     """
+    for one in rows:
+        numbers = all(map(lines.is_number, one["values"]))
+        if not (lines.is_text(one["name"]) and numbers):
+            raise ValueError(f"the row {one['name']!r} with {one['values']!r}")
     found = tuple(Row(r["name"], tuple(map(float, r["values"]))) for r in rows)
     for row in found:
-        if row.name not in NOTES or not row.values:
+        known = row.name in NOTES or row.name.endswith(EVERYWHERE)
+        if not (known and row.values):
             raise ValueError(f"the row {row.name!r} with {len(row.values)} values")
     missing = {SOFT, DRAWN, ARGMAX} - {row.name for row in found}
     if missing:

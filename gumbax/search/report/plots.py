@@ -15,6 +15,7 @@ from gumbax.search.report.curve_drawing import (
     draw_choices,
     draw_curves,
     draw_gap,
+    draw_truth,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "draw_curves",
     "draw_gap",
     "draw_genotype",
+    "draw_truth",
     "genotype_text",
 ]
 

@@ -21,6 +21,7 @@ from gumbax.search.spaces.space import (
     check_ranges,
 )
 
+# The operations of the published space.
 DARTS_PRIMITIVES = (
     "none",
     "max_pool_3x3",

@@ -18,6 +18,7 @@ from tests.search.small_run import SMALL_SPACES, write_rows
 
 NUM_EPOCHS = 16
 OPTIONS = ("--train-epochs", "1", "--random-architectures", "1")
+OPTIONS += ("--no-constant-architectures",)
 # As the command, with a checkpoint after every epoch, and small networks: the processes
 # trace and compile anew.
 LAUNCHER = """
@@ -82,7 +83,8 @@ def without_clock(path):
 def check_run(out, output, num_epochs):
     pictures = {f"{n}.{e}" for n in ("cell", "curves", "gap") for e in ("svg", "png")}
     records = {"run.json", "metrics.jsonl", "choices.jsonl", "genotype.json"}
-    records |= {"trainings.jsonl", "report.json", "report.txt", "checkpoints"}
+    records |= {"trainings.jsonl", "report.json", "report.txt", "report.html"}
+    records |= {"checkpoints", "space.json"}
     for name in pictures | records:
         assert (out / name).exists(), name
     assert (out / "report.txt").read_text() in output

@@ -44,10 +44,10 @@ def search(dataset):
     )
 
 
-def in_folder(out, search, dataset, **options):
-    return run.run_search(
-        out, search, dataset, training=TRAINING, random_architectures=1, **options
-    )
+def in_folder(out, search, dataset, *, training=TRAINING, **options):
+    comparisons = {"random_architectures": 1, "constant_architectures": False}
+    options = comparisons | options
+    return run.run_search(out, search, dataset, training=training, **options)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,29 @@ def test_own_search_leaves_a_report(whole):
     assert content["options"] == {"method": "mine", "seed": 5, "dataset": "mine"}
     names = [row["name"] for row in content["rows"]]
     assert names[-2:] == [gap.RETRAINED, gap.RANDOM]
-    for name in ("metrics.jsonl", "choices.jsonl", "genotype.json", "gap.svg"):
+    files = ("metrics.jsonl", "choices.jsonl", "genotype.json", "gap.svg")
+    for name in (*files, "report.html"):
         assert (out / name).exists(), name
+
+
+def test_constant_architectures_are_trained_where_there_are_random_ones(
+    whole, search, dataset, tmp_path
+):
+    """What was trained before is not trained again."""
+    out = shutil.copytree(whole[0], tmp_path / "run")
+    text = in_folder(out, search, dataset, constant_architectures=None)
+    lines = (out / "trainings.jsonl").read_text().splitlines()
+    rows = [json.loads(one) for one in lines]
+    (choice,) = search.space.choices.values()
+    constant = [f"{name} everywhere" for name in choice.primitives if name != "none"]
+    assert [row["name"] for row in rows] == ["derived", "random 1", *constant]
+    assert all(name in text for name in constant)
+    assert "by chance as good or better with probability" in text
+    assert "architectures), method mine" in text
+    none = in_folder(
+        *(out, search, dataset), constant_architectures=None, random_architectures=0
+    )
+    assert "everywhere" not in none
 
 
 def test_own_search_resumes_to_the_same_report(
@@ -103,7 +124,7 @@ def test_other_trainings_are_done_and_equal_ones_are_not(
     in_folder(out, search, dataset)
     assert (out / "trainings.jsonl").read_text() == first
     longer = dataclasses.replace(TRAINING, num_epochs=2)
-    run.run_search(out, search, dataset, training=longer, random_architectures=1)
+    in_folder(out, search, dataset, training=longer)
     lines = (out / "trainings.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["name"] for row in rows] == ["derived", "random 1"] * 2

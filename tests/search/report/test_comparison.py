@@ -88,7 +88,8 @@ def test_methods_have_tables_of_their_own_and_the_files_are_written(runs, tmp_pa
     assert "Method darts, 1 run\n" in text
     assert "±" not in text[text.index("Method darts") :].split(gap.RETRAINED)[1][:30]
     assert (out / "gap.txt").read_text() == text
-    assert {p.name for p in out.iterdir()} == {"gap.txt", "gap.svg", "gap.png"}
+    names = {"gap.txt", "gap.svg", "gap.png", "report.html"}
+    assert {p.name for p in out.iterdir()} == names
 
 
 def test_report_is_read_as_it_was_written(runs):

@@ -1,0 +1,54 @@
+"""Where the kept architecture stands, and how likely by chance."""
+
+import itertools
+
+import pytest
+
+from gumbax.search.report import gap
+from gumbax.search.report.gap import Row
+from gumbax.search.report.ranking import Standing, chance
+
+
+def test_rank_is_one_more_than_those_that_are_as_good():
+    assert Standing.of(95.0, [94.0, 96.0, 93.0]) == Standing(2, 4)
+    assert Standing.of(95.0, [95.0, 95.0]) == Standing(3, 3)  # ties are not won
+    assert Standing.of(95.0, []) == Standing(1, 1)
+    assert str(Standing(2, 4)) == "2 of 4"
+
+
+@pytest.mark.parametrize("standings", [[(2, 4)], [(1, 3), (2, 5)], [(3, 3)] * 3])
+def test_chance_is_that_of_uniform_ranks_by_enumeration(standings):
+    found = sum(rank for rank, _ in standings)
+    cases = list(itertools.product(*(range(1, n + 1) for _, n in standings)))
+    expected = sum(sum(case) <= found for case in cases) / len(cases)
+    assert chance([Standing(*one) for one in standings]) == pytest.approx(expected)
+
+
+def report(kept, others, constant=()):
+    rows = [Row(gap.SOFT, (90.0,)), Row(gap.DRAWN, (90.0,)), Row(gap.ARGMAX, (89.0,))]
+    rows += [Row(gap.RETRAINED, (kept,)), Row(gap.RANDOM, others)]
+    return (*rows, *(Row(f"{n}{gap.EVERYWHERE}", (v,)) for n, v in constant))
+
+
+def test_report_says_rank_chance_and_the_best_constant_architecture():
+    runs = [
+        report(95.0, (94.0, 96.0), [("conv", 97.0), ("pool", 90.0)]),
+        report(97.0, (94.0, 96.0), [("conv", 96.0), ("pool", 91.0)]),
+    ]
+    first, second = gap.verdict(runs)
+    assert "2 of 3, 1 of 3; by chance as good or better with probability 0.33" in first
+    assert "conv everywhere: 96.50 %, +0.50 points" in second
+    text = gap.format_table(gap.over_seeds(runs), "title", runs)
+    assert first in text
+    assert second in text
+    alone = gap.format_table(runs[0], "title")
+    assert "2 of 3; by chance" in alone
+
+
+def test_nothing_is_said_of_what_was_not_trained():
+    assert gap.verdict([report(95.0, (94.0,))[:3]]) == []
+
+
+def test_rows_of_constant_architectures_are_kept_in_json():
+    rows = report(95.0, (94.0,), [("conv", 97.0)])
+    assert gap.from_json(gap.to_json(rows)) == rows
