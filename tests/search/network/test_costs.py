@@ -236,7 +236,22 @@ def test_latency_is_of_the_operation(optimised):
     most = Latency()("heavy", heavy, wide) / 10
     assert 0 <= Latency()("skip_connect", Identity(), x) < most
     assert 0 <= Latency()("dropout", dropout, x) < most
-    assert Latency(batch_size=64)("heavy", heavy, wide) > 50 * most
+
+
+def test_latency_is_of_a_batch_in_evaluation():
+    seen = []
+
+    class Seen(nnx.Module):
+        def __init__(self):
+            self.norm = nnx.BatchNorm(8, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            seen.append((x.shape, self.norm.use_running_average))
+            return x
+
+    x = jax.ShapeDtypeStruct((1, 8), jnp.float32)
+    Latency(batch_size=5)("seen", nnx.eval_shape(Seen), x)
+    assert set(seen) == {((5, 8), True)}
 
 
 # Files
