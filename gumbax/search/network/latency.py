@@ -12,7 +12,8 @@ from flax import nnx
 from gumbax.search.network.counting import program
 
 PyTree = Any
-SECONDS = 0.2  # of calls of the loop
+SECONDS = 0.2  # of calls of the loop, and so many calls at least
+ROUNDS = 10
 TIMES = 16
 
 
@@ -58,8 +59,9 @@ class Latency:
         for loop in loops:
             jax.block_until_ready(loop(*arguments))  # compiled
         least = [math.inf, math.inf]
-        until = time.perf_counter() + SECONDS
-        while math.inf in least or time.perf_counter() < until:
+        until, rounds = time.perf_counter() + SECONDS, 0
+        while rounds < ROUNDS or time.perf_counter() < until:
+            rounds += 1
             for i, loop in enumerate(loops):  # in turn: a busy moment hits both
                 began = time.perf_counter()
                 jax.block_until_ready(loop(*arguments))

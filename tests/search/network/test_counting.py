@@ -123,7 +123,9 @@ def test_products_of_activations_loops_branches_and_checkpoints():
     assert count(lambda: Kernel(looped, 5, 5), 1, 5) == 7 * 25
 
     def branched(kernel, x):
-        return jax.lax.cond(x.sum() > 0, lambda x: x @ kernel @ kernel, lambda x: x, x)
+        return jax.lax.cond(
+            x.sum() > 0, lambda x: x @ kernel @ kernel, lambda x: x @ kernel, x
+        )
 
     assert count(lambda: Kernel(branched, 5, 5), 1, 5) == 2 * 25
 
