@@ -63,6 +63,7 @@ CONF = {
     "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"],
     "html_theme": "furo",
     "html_title": "gumbax",
+    "html_use_index": False,  # the theme does not lead to it
     "pygments_dark_style": "github-dark",  # the theme's underlines modules, as links
     "smartquotes_action": "D",  # dashes alone: "SAME" and [..., K] are code
     "default_role": "code",
@@ -238,7 +239,7 @@ def entry(face: str, name: str, value: object) -> str:
     elif isinstance(value, str):
         lines += ["", f"`{value!r}`"]
     body = "\n".join(f"   {line}".rstrip() for line in lines)
-    return f".. py:data:: {full}\n\n{body}\n"
+    return f".. py:data:: {name}\n   :module: {face}\n\n{body}\n"
 
 
 def write_sources(site: Path, notebooks: Path) -> None:
