@@ -34,7 +34,7 @@ def constant(value: float) -> optax.Schedule:
         Maddison, Mnih, Teh, 2017. https://arxiv.org/abs/1611.00712
     """
     _positive("schedules.constant", "value", value)
-    return optax.constant_schedule(value)
+    return functools.partial(_constant, value)
 
 
 def linear(
@@ -64,13 +64,7 @@ def linear(
     _positive(name, "init_value", init_value)
     _positive(name, "end_value", end_value)
     _at_least_one(name, "transition_steps", transition_steps)
-
-    def schedule(step):
-        fraction = jnp.clip(step / transition_steps, 0, 1)
-        # Weighted this way round, both ends are exact.
-        return (1 - fraction) * init_value + fraction * end_value
-
-    return schedule
+    return functools.partial(_linear, init_value, end_value, transition_steps)
 
 
 def exponential(
@@ -114,11 +108,7 @@ def exponential(
             )
         )
 
-    def schedule(step):
-        updated = step // every * every
-        return jnp.maximum(floor, init_value * jnp.exp(-rate * updated))
-
-    return schedule
+    return functools.partial(_exponential, init_value, rate, floor, every)
 
 
 def cosine(
@@ -148,13 +138,7 @@ def cosine(
     _positive(name, "init_value", init_value)
     _positive(name, "end_value", end_value)
     _at_least_one(name, "transition_steps", transition_steps)
-
-    def schedule(step):
-        fraction = jnp.clip(step / transition_steps, 0, 1)
-        fraction = (1 - jnp.cos(jnp.pi * fraction)) / 2
-        return (1 - fraction) * init_value + fraction * end_value
-
-    return schedule
+    return functools.partial(_cosine, init_value, end_value, transition_steps)
 
 
 def preset(name: str, *, num_epochs: int, steps_per_epoch: int = 1) -> optax.Schedule:
@@ -206,6 +190,47 @@ def preset(name: str, *, num_epochs: int, steps_per_epoch: int = 1) -> optax.Sch
     return PRESETS[name](num_epochs, steps_per_epoch)
 
 
+# Functions of a module, and not of a call: `pickle` takes schedules made of them.
+
+
+def _constant(value, step):
+    del step
+    return value
+
+
+def _between(init_value, end_value, fraction):
+    # Weighted this way round, both ends are exact.
+    return (1 - fraction) * init_value + fraction * end_value
+
+
+def _linear(init_value, end_value, transition_steps, step):
+    fraction = jnp.clip(step / transition_steps, 0, 1)
+    return _between(init_value, end_value, fraction)
+
+
+def _exponential(init_value, rate, floor, every, step):
+    updated = step // every * every
+    return jnp.maximum(floor, init_value * jnp.exp(-rate * updated))
+
+
+def _cosine(init_value, end_value, transition_steps, step):
+    fraction = jnp.clip(step / transition_steps, 0, 1)
+    fraction = (1 - jnp.cos(jnp.pi * fraction)) / 2
+    return _between(init_value, end_value, fraction)
+
+
+def _after(schedule, epoch):
+    return schedule(epoch + 1)
+
+
+def _fbnet(epoch):
+    return 5.0 * jnp.exp(-0.045 * epoch)
+
+
+def _of_epoch(schedule, steps_per_epoch, step):
+    return schedule(step // steps_per_epoch)
+
+
 def _by_epoch(
     make: Callable[[int], optax.Schedule],
 ) -> Callable[[int, int], optax.Schedule]:
@@ -213,8 +238,7 @@ def _by_epoch(
 
     @functools.wraps(make)
     def make_by_step(num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
-        of_epoch = make(num_epochs)
-        return lambda step: of_epoch(step // steps_per_epoch)
+        return functools.partial(_of_epoch, make(num_epochs), steps_per_epoch)
 
     return make_by_step
 
@@ -225,9 +249,9 @@ PRESETS: Mapping[str, Callable[[int, int], optax.Schedule]] = {
     "gdas": _by_epoch(lambda num_epochs: linear(10.0, 0.1, max(num_epochs - 1, 1))),
     # The public code counts from the end of the first epoch: 1 - 0.97 / N at epoch 0.
     "snas": _by_epoch(
-        lambda num_epochs: lambda n: linear(1.0, 0.03, num_epochs)(n + 1)
+        lambda num_epochs: functools.partial(_after, linear(1.0, 0.03, num_epochs))
     ),
-    "fbnet": _by_epoch(lambda num_epochs: lambda n: 5.0 * jnp.exp(-0.045 * n)),
+    "fbnet": _by_epoch(lambda num_epochs: _fbnet),
     "nni": _by_epoch(lambda num_epochs: linear(1.0, 0.33, max(num_epochs - 1, 1))),
     "drnas_baselines": _by_epoch(lambda num_epochs: linear(10.0, 1.0, 100)),
     "archai": _by_epoch(lambda num_epochs: constant(1.0)),

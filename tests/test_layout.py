@@ -40,6 +40,7 @@ LIMITED = {
     "matplotlib": ("gumbax.search.report",),
     "rich": ("gumbax.search.command",),
     "sklearn": ("gumbax.search.data",),
+    "mnist1d": ("gumbax.search.data",),
     "orbax": ("gumbax.search.store",),
 }
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
+
+from gumbax._common import sizes
 
 TEMPERATURE_CURE = (
     "For a choice without relaxation use `hard=True` or `gumbel_max`; "
@@ -68,7 +71,21 @@ def category_axis(
 ) -> int:
     """Returns `axis` counted from the front, for an array of this shape."""
     rank = len(shape)
-    if not -rank <= axis < rank:
+    try:
+        place = operator.index(axis)
+    except TypeError:
+        place = None
+    if place is None or isinstance(axis, bool):
+        raise TypeError(
+            message(
+                function,
+                "axis",
+                "be an integer",
+                repr(axis),
+                "It names one axis, that of the categories; -1 is the last.",
+            )
+        )
+    if not -rank <= place < rank:
         cure = "`logits` needs at least one axis, that of the categories."
         if rank:
             cure = "-1 is the last axis."
@@ -77,11 +94,11 @@ def category_axis(
                 function,
                 "axis",
                 f"name one of the {rank} axes of `{argument}`",
-                f"{axis} for shape {tuple(shape)}",
+                f"{place} for shape {tuple(shape)}",
                 cure,
             )
         )
-    return axis % rank
+    return place % rank
 
 
 def temperature(
@@ -109,12 +126,16 @@ def temperature(
     return jnp.broadcast_to(given.astype(dtype).reshape(padded), rows)
 
 
-def positive(function: str, argument: str, value: object, cure: str) -> None:
+def positive(
+    function: str, argument: str, value: object, cure: str, *, or_zero: bool = False
+) -> None:
     """Refuses a Python number that is not above 0; traced values are not looked at."""
-    if isinstance(value, int | float) and not (value > 0 and math.isfinite(value)):
-        raise ValueError(
-            message(function, argument, "be a finite number above 0", value, cure)
-        )
+    if not isinstance(value, int | float):
+        return
+    fits = value >= 0 if or_zero else value > 0
+    if not (fits and math.isfinite(value)):
+        must = "be a finite number " + (">= 0" if or_zero else "above 0")
+        raise ValueError(message(function, argument, must, value, cure))
 
 
 def real(
@@ -239,10 +260,13 @@ def noise(
 def sample_shape(function: str, value: Sequence[int]) -> tuple[int, ...]:
     """Returns the leading axes of independent draws as a tuple of lengths."""
     try:
-        lengths = tuple(operator.index(length) for length in value)
+        lengths = tuple(
+            operator.index(length) if sizes.is_known(length) else length
+            for length in value
+        )
     except TypeError:
         lengths = (-1,)
-    if any(length < 0 for length in lengths):
+    if any(sizes.is_known(length) and length < 0 for length in lengths):
         raise ValueError(
             message(
                 function,
@@ -253,6 +277,13 @@ def sample_shape(function: str, value: Sequence[int]) -> tuple[int, ...]:
             )
         )
     return lengths
+
+
+def known_size(function: str, argument: str, size: Any, cure: str) -> None:
+    """Refuses a symbolic number of categories."""
+    if not sizes.is_known(size):
+        must = "have a fixed number of categories"
+        raise ValueError(message(function, argument, must, f"the symbol {size}", cure))
 
 
 def some_branches(function: str, branches: Sequence[object]) -> None:
@@ -281,7 +312,10 @@ def count(function: str, argument: str, value: object, least: int, cure: str) ->
 
 
 def scalar_key(function: str, key: object) -> jax.Array:
-    """Returns `key` if it is one typed key or one legacy key."""
+    """Returns `key` if it is one typed key or one legacy key, also of NumPy."""
+    if isinstance(key, np.ndarray) and key.dtype == np.uint32:
+        # As it comes back from a checkpoint.
+        key = jnp.asarray(key)
     if isinstance(key, jax.Array):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             if key.ndim == 0:

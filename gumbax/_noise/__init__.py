@@ -1,6 +1,7 @@
 """From a key to words to noise, the same on every platform."""
 
 from gumbax._noise.noise import computation_dtype as computation_dtype
+from gumbax._noise.noise import defined as defined
 from gumbax._noise.noise import expand as expand
 from gumbax._noise.noise import gumbel_from_words as gumbel_from_words
 from gumbax._noise.noise import logistic_from_words as logistic_from_words

@@ -66,9 +66,18 @@ def logistic_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.A
     return jnp.where(high >> np.uint32(31) == 0, value, -value)
 
 
-def positive(temperature: jax.Array) -> jax.Array:
-    """NaN in place of a traced temperature that is not above 0."""
-    return jnp.where(temperature > 0, temperature, jnp.nan)
+def positive(parameter: jax.Array, *, or_zero: bool = False) -> jax.Array:
+    """NaN in place of a traced temperature or scale that is not above 0."""
+    fits = parameter >= 0 if or_zero else parameter > 0
+    return jnp.where(fits, parameter, jnp.nan)
+
+
+def defined(value: jax.Array, parameter: jax.Array) -> jax.Array:
+    """A value, NaN where its parameter is not above 0, as its derivatives then are.
+
+    For what compares its parameter, or does not use it everywhere.
+    """
+    return value * jnp.where(parameter > 0, jnp.ones((), value.dtype), jnp.nan)
 
 
 def expand(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:

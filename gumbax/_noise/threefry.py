@@ -15,6 +15,9 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from gumbax._common import keys
+from gumbax._common.sizes import is_known, value
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 # "gumb", "ax\0\0": keeps our stream apart from what jax.random draws with the same key.
@@ -66,8 +69,7 @@ def key_words(key: jax.Array, *, stream: int = 0) -> Words:
     The streams of one key are independent: stream 0 is Gumbel noise, and what is drawn
     under a condition, or from another law, has a stream of its own.
     """
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    data = jax.random.key_data(key) if typed else key
+    data = jax.random.key_data(key) if keys.is_typed(key) else key
     words = [data[i] for i in range(data.shape[0])]
     if len(words) % 2:
         words.append(jnp.zeros((), jnp.uint32))
@@ -100,19 +102,21 @@ def random_words(
         row being its flat index over all other axes in C order.
 
     Raises:
-        ValueError: the counters do not fit 32 bits.
+        ValueError: the counters do not fit 32 bits. Of symbolic sizes nothing is known.
     """
     sizes = list(shape)
     num_categories = sizes[axis]
     sizes[axis] = 1
-    if math.prod(sizes) > 2**32 or num_categories > 2**32:
+    if math.prod(filter(is_known, sizes)) > 2**32 or (
+        is_known(num_categories) and num_categories > 2**32
+    ):
         raise ValueError(f"more than 2**32 rows or categories in shape {tuple(shape)}")
     row = jnp.broadcast_to(jnp.asarray(offset[0], jnp.uint32), tuple(shape))
     stride = 1
     for dimension in reversed(range(len(sizes))):
-        if dimension != axis and sizes[dimension] > 1:
+        if dimension != axis and sizes[dimension] != 1:
             index = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), dimension)
-            row = row + index * np.uint32(stride)
+            row = row + index * value(stride, jnp.uint32)
             stride *= sizes[dimension]
     category = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis)
     category = category + jnp.asarray(offset[1], jnp.uint32)

@@ -167,7 +167,7 @@ def _check_output(
     described: str,
     num_examples: int | None,
 ) -> None:
-    leaves = jax.tree.leaves(output)
+    leaves = list(map(_typed, jax.tree.leaves(output)))
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise TypeError(
             checks.message(
@@ -209,6 +209,17 @@ def _describe(output: PyTree) -> str:
 
     described = jax.tree.map(one, output)
     return described if isinstance(described, str) else str(described)
+
+
+def as_arrays(tree: PyTree) -> PyTree:
+    """The same, with arrays in place of Python numbers."""
+
+    def one(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array):
+            return leaf
+        return jnp.asarray(leaf, jnp.result_type(leaf))
+
+    return jax.tree.map(one, tree)
 
 
 def partition(tree: PyTree) -> tuple[PyTree, PyTree]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gumbax._common import checks
+from gumbax.edge.branches import as_arrays
 
 PyTree = Any
 
@@ -80,6 +81,7 @@ def scan_edges(
         source, target, own = item
         output = edge(own, (outside if apart else nodes)[source])
         y, aux = output if has_aux else (output, None)
+        y = as_arrays(y)
         if (y.shape, y.dtype) != (nodes.shape[1:], nodes.dtype):
             raise ValueError(
                 checks.message(

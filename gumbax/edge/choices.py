@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gumbax._common import checks
+from gumbax._common import checks, keys
 from gumbax.samplers.relaxation import gumbel_softmax
 
 
@@ -92,9 +92,8 @@ def draw_choices(
     if num_examples is not None:
         cure = "For one draw for the whole batch leave it out."
         checks.count("draw_choices", "num_examples", num_examples, 0, cure)
-    weights = {}
     names: dict[int, str] = {}
-    for name, given in logits.items():
+    for name in logits:
         # Not Python's hash, which differs from process to process.
         number = zlib.crc32(name.encode())
         if number in names:
@@ -108,7 +107,9 @@ def draw_choices(
                 )
             )
         names[number] = name
-        own = jax.random.fold_in(key, number)
+    weights = {}
+    folded = keys.folded(key, tuple(names))
+    for own, (name, given) in zip(folded, logits.items(), strict=True):
         values = jnp.asarray(given)
         if num_examples is None:
             weights[name] = sampler(own, values, **options)

@@ -6,7 +6,8 @@ c = dS/dweights, that of the rest dS/dsmooth. Each rule computes its part sparse
 the chosen branch, and gives it the derivatives of the same part of S, in which all
 branches run: these are the second derivatives of the operation.
 
-Smooth are the parameters, states and inputs with gradients; rest are the others.
+Smooth are the parameters, states and inputs with gradients; rest are the others, typed
+keys by their words: to run a branch again is no second use of them.
 
 Branch i leaves state i new and the other states as they were, so that S has a part for
 the states h with cotangents g: sum_i <g_i, h_i> + weights[i] <g_i, new h_i - h_i>.
@@ -21,10 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gumbax._common import meshes
+from gumbax._common import keys, meshes
 from gumbax._common.meshes import Kind, Layout
 from gumbax._common.tangent import still, with_tangent_of
-from gumbax.edge.branches import Branch, PyTree, merge, partition
+from gumbax.edge.branches import Branch, PyTree, as_arrays, merge, partition
 from gumbax.edge.logit_gradients import LogitGradient, Path
 
 
@@ -40,16 +41,17 @@ class Edge:
         states: tuple[PyTree, ...] = (None,) * len(params)
         if self.has_state:
             params, states = tuple(zip(*params, strict=True))
-        return partition((params, states, x))
+        return partition(keys.hidden((params, states, x)))
 
     def run(self, i: int, smooth: PyTree, rest: PyTree) -> tuple[PyTree, PyTree]:
         """Output and new state of branch i."""
-        own = merge(smooth[0][i], rest[0][i])
-        x = merge(smooth[2], rest[2])
+        own = keys.shown(merge(smooth[0][i], rest[0][i]))
+        x = keys.shown(merge(smooth[2], rest[2]))
         if self.has_state:
-            state = merge(smooth[1][i], rest[1][i])
-            return self.branches[i]((own, state), x)
-        return self.branches[i](own, x), None
+            state = keys.shown(merge(smooth[1][i], rest[1][i]))
+            y, state = self.branches[i]((own, state), x)
+            return as_arrays(y), keys.hidden(as_arrays(state))
+        return as_arrays(self.branches[i](own, x)), None
 
     def credit(self, i: int, smooth: PyTree, rest: PyTree, g: PyTree) -> jax.Array:
         """The derivative of S by weight i."""
@@ -148,7 +150,7 @@ def _dense_credits(edge: Edge, record: LogitGradient, key, smooth, rest, index, 
         all_credits=lambda: credits,
         cotangent_sum=_total(g[0]),
         num_branches=len(edge.branches),
-        key=key,
+        key=keys.shown(key),
     )
     return record.credits(path)
 
@@ -291,7 +293,7 @@ def _cotangents(edge, weights, smooth, rest, record, key, g):
         all_credits=lambda: edge.all_credits(smooth, rest, g),
         cotangent_sum=_total(g[0]),
         num_branches=num_branches,
-        key=key,
+        key=keys.shown(key),
     )
     weights_bar = record.credits(path).astype(weights.dtype)
     return jax.tree.map(
@@ -347,4 +349,4 @@ _single_path.defvjp(_fwd, _bwd, symbolic_zeros=True)
 def apply_edge(edge, weights, smooth, rest, record, key):
     """(output, new states) of the branch that the weights choose."""
     y, moving, others = _single_path(edge, weights, smooth, rest, record, key)
-    return y, merge(moving, others)
+    return y, keys.shown(merge(moving, others))

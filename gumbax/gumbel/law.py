@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gumbax import _noise
 from gumbax._common import checks
 
 POSITIVE_SCALE = "It is a width in the units of `loc`."
@@ -216,17 +217,13 @@ def _of_value(name: str, function: Callable, x, loc, scale) -> jax.Array:
     return function(x, loc, scale).astype(dtype)
 
 
-def valid_scale(scale: jax.Array) -> jax.Array:
-    return jnp.where(scale > 0, scale, jnp.nan)
-
-
 def _standardised(function: Callable) -> Callable:
     """Jits a function of (z, scale) as one of (x, loc, scale)."""
 
     @jax.jit
     @functools.wraps(function)
     def of_value(x, loc, scale):
-        scale = valid_scale(scale)
+        scale = _noise.positive(scale)
         return function((x - loc) / scale, scale)
 
     return of_value
@@ -287,4 +284,4 @@ def _log_survival(z, scale):
 
 @jax.jit
 def _quantile(q, loc, scale):
-    return loc - valid_scale(scale) * jnp.log(-jnp.log(q))
+    return loc - _noise.positive(scale) * jnp.log(-jnp.log(q))

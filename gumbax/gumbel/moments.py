@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gumbax import _noise
 from gumbax._common import checks, meshes
-from gumbax.gumbel.law import POSITIVE_SCALE, valid_scale
+from gumbax.gumbel.law import POSITIVE_SCALE
 
 
 def mean(*, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.Array:
@@ -202,13 +203,13 @@ def kl_divergence(
 def _of_law(name: str, function: Callable, loc, scale) -> jax.Array:
     checks.positive(name, "scale", scale, POSITIVE_SCALE)
     (loc, scale), dtype = checks.reals(name, loc=loc, scale=scale)
-    return function(loc, valid_scale(scale)).astype(dtype)
+    return function(loc, _noise.positive(scale)).astype(dtype)
 
 
 @jax.jit
 @meshes.on_automatic_axes
 def _kl_divergence(loc, scale, other_loc, other_scale):
-    scale, other_scale = valid_scale(scale), valid_scale(other_scale)
+    scale, other_scale = _noise.positive(scale), _noise.positive(other_scale)
     ratio = scale / other_scale
     log_gamma = jax.scipy.special.gammaln(1 + ratio)
     t = (other_loc - loc) / other_scale + log_gamma

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gumbax import _noise
-from gumbax._common import checks, meshes, tangent
+from gumbax._common import checks, keys, meshes, tangent
 
 # Apart from the unconditional noise of the same key, from which the index may be drawn.
 _GIVEN_INDEX = 1
@@ -41,7 +41,8 @@ def sample(
         key: scalar key from `jax.random.key`. Consumed.
         shape: shape of the result; its category axis is `axis`. Static.
         loc: location, broadcasts to `shape`.
-        scale: scale > 0, broadcasts to `shape`.
+        scale: scale >= 0, broadcasts to `shape`; where it is 0 the result is `loc`. A
+            traced scale < 0 gives NaN.
         dtype: of the result, a real floating type. Narrow types are drawn in float32
             and rounded.
         axis: the category axis. Static.
@@ -53,7 +54,7 @@ def sample(
     Raises:
         TypeError: `key` is not one key, or `dtype` is not floating.
         ValueError: `axis`, `loc` or `scale` does not fit `shape`, or a Python `scale`
-            is not above 0.
+            is negative.
 
     Example:
         >>> whole = sample(jax.random.key(0), (4, 10))
@@ -92,7 +93,7 @@ def sample_truncated(
         shape: shape of the result; its category axis is `axis`. Static.
         upper: largest value, broadcasts to `shape`; -inf gives -inf.
         loc: location, broadcasts to `shape`.
-        scale: scale > 0, broadcasts to `shape`.
+        scale: scale > 0, broadcasts to `shape`. A traced scale <= 0 gives NaN.
         dtype: of the result, a real floating type, as in `sample`.
         axis: the category axis. Static.
         offset: (first row, first category) of this block in a larger array.
@@ -123,7 +124,8 @@ def _draw(name, key, shape, upper, loc, scale, dtype, axis, offset) -> jax.Array
     dtype = checks.floating_dtype(name, dtype)
     # A scalar is one row of one category.
     axis = checks.category_axis(name, shape, axis) if shape else 0
-    checks.positive(name, "scale", scale, "It multiplies the noise.")
+    cure = "It multiplies the noise."
+    checks.positive(name, "scale", scale, cure, or_zero=upper is None)
     loc = checks.broadcast(name, "loc", loc, shape)
     scale = checks.broadcast(name, "scale", scale, shape)
     if upper is not None:
@@ -150,7 +152,8 @@ def _sample(
             key, shape or (1,), axis=axis, dtype=wide, offset=offset
         )
         gumbels = gumbels.reshape(shape)
-        loc, scale = loc.astype(wide), scale.astype(wide)
+        loc = loc.astype(wide)
+        scale = _noise.positive(scale.astype(wide), or_zero=upper is None)
         if upper is None:
             return (loc + scale * gumbels).astype(dtype)
         upper = jnp.broadcast_to(upper.astype(wide), shape)
@@ -158,6 +161,7 @@ def _sample(
         return _at_most(loc + scale * _truncate(bound, gumbels), upper, dtype)
 
     out = meshes.broadcast_spec(shape, loc, scale, upper)
+    key = keys.consumed(key)
     return meshes.automatic(draw, out, key, upper, loc, scale, offset)
 
 
@@ -201,7 +205,8 @@ def sample_given_index(
     The top score is logsumexp(logits) + G, whichever category has it; the others are
     draws truncated at it. With `index` from `gumbel_max` the result has the law of
     unconditional scores; that is the second half of Gumbel-Rao and of REBAR. The noise
-    is a stream of its own: the key may be the one that drew the index.
+    is a stream of its own: the key may be the one that drew the index (for
+    `jax.debug_key_reuse`, a `jax.random.clone` of it).
 
     Differentiable in `logits`, top score included: what REBAR needs. Gumbel-Rao takes
     the result under `jax.lax.stop_gradient`.
@@ -264,7 +269,7 @@ def _sample_given_index(key, logits, index, *, axis):
     draw = functools.partial(_given_index, axis)
     index = jnp.expand_dims(index, axis)
     out = meshes.broadcast_spec(logits.shape, logits, index)
-    return meshes.automatic(draw, out, key, logits, index)
+    return meshes.automatic(draw, out, keys.consumed(key), logits, index)
 
 
 def _given_index(axis, key, logits, index):

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gumbax._common import meshes
+from gumbax._common import meshes, sizes
 from gumbax.layers import windows
 from gumbax.layers.windows import Window
 
@@ -100,7 +100,8 @@ def conv_general_dilated(
         and all(d == 1 for d in lhs_dilation or ())
         and precision is None
         and all(value is None for value in options.values())
-        and min(lhs.shape) > 0
+        and sizes.is_known(*lhs.shape[1:], *rhs.shape)
+        and 0 not in lhs.shape
     )
     if not handled:
         return stock(lhs, rhs)
@@ -197,8 +198,8 @@ def _kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> jax.Array:
     cache: twice as fast as the whole batch at once.
     """
     edges = []
-    sizes = zip(x.shape[1:3], g.shape[1:3], *window.axes(), strict=True)
-    for size, out, k, d, s, (low, _) in sizes:
+    along = zip(x.shape[1:3], g.shape[1:3], *window.axes(), strict=True)
+    for size, out, k, d, s, (low, _) in along:
         edges.append((low, (k - 1) * d + (out - 1) * s + 1 - size - low))
     groups = _groups(x.shape[0], 8)
 
@@ -224,9 +225,11 @@ def _kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def _groups(num_images: int, fitting: int) -> int:
-    """Number of equal groups of at most `fitting` images."""
-    sizes = range(1, max(1, min(fitting, num_images)) + 1)
-    return num_images // max(d for d in sizes if num_images % d == 0)
+    """Number of equal groups of at most `fitting` images; one of a symbolic number."""
+    if not sizes.is_known(num_images):
+        return 1
+    counts = range(1, max(1, min(fitting, num_images)) + 1)
+    return num_images // max(d for d in counts if num_images % d == 0)
 
 
 def _sum_of_shifts(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -252,8 +255,7 @@ def _depthwise_kernel_gradient(window: Window, x: jax.Array, g: jax.Array) -> ja
         return [total + shifted * g_part for total, (_, shifted) in pairs], None
 
     groups = [a.reshape(count, -1, *a.shape[1:]) for a in (x, g)]
-    shape = (x.shape[0] // count, *g.shape[1:])
-    zeros = jnp.zeros(shape, windows.wide(g).dtype)
+    zeros = jnp.zeros_like(windows.wide(groups[1][0]))
     sums, _ = lax.scan(add, [zeros] * math.prod(window.size), tuple(groups))
     summed = jnp.stack([jnp.sum(total, (0, 1, 2)) for total in sums])
     return summed.reshape(*window.size, 1, x.shape[-1]).astype(x.dtype)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gumbax._common import checks
+from gumbax._common import checks, sizes
 from gumbax.layers import windows
 from gumbax.layers.windows import Pair, Window
 
@@ -107,13 +107,23 @@ def _check(function: str, x: jax.Array) -> None:
                 "Add a batch axis to a single image.",
             )
         )
+    if not sizes.is_known(*x.shape[1:3]):
+        raise ValueError(
+            checks.message(
+                function,
+                "x",
+                "have images of a fixed size",
+                f"shape {x.shape}",
+                "Let the number of images alone be a symbol.",
+            )
+        )
 
 
 def _counts(window: Window, image: Sequence[int]) -> np.ndarray:
     """How many inputs each place of the window meets, [1, H', W', 1]."""
     along = []
-    sizes = zip(image, window.output(image), *window.axes(), strict=True)
-    for size, out, k, _, s, (low, _) in sizes:
+    axes = zip(image, window.output(image), *window.axes(), strict=True)
+    for size, out, k, _, s, (low, _) in axes:
         inputs = np.arange(out)[:, None] * s - low + np.arange(k)
         along.append(((inputs >= 0) & (inputs < size)).sum(axis=1))
     return np.multiply.outer(along[0], along[1])[None, ..., None]

@@ -41,8 +41,12 @@ class MixedOp(nnx.Module):
     A `MixedOp` that is itself a branch is called with the same `temperature`, `hard`
     and `deterministic`, and draws for itself.
 
+    As with `nnx.Dropout`, `model.eval()` makes it deterministic: the most probable
+    module, without a key. `model.train()` undoes that.
+
     Attributes:
         arch_logits: `ArchParam` of shape [K], zeros at first: all choices alike.
+        deterministic: what a call without this argument does, False at first. Static.
         branches: the K modules, an `nnx.List` (a list in Flax 0.11).
 
     Args:
@@ -82,6 +86,7 @@ class MixedOp(nnx.Module):
         zeros = jnp.zeros(len(branches))
         self.arch_logits = ArchParam(zeros) if own_logits else None
         self.sampler = sampler
+        self.deterministic = False
         has_arrays = bool(jax.tree.leaves(logit_gradient))
         kind: Any = nnx.data if has_arrays else versions.nnx_static
         self.logit_gradient = kind(logit_gradient)
@@ -92,7 +97,7 @@ class MixedOp(nnx.Module):
         *args: Any,
         temperature: ArrayLike = 1.0,
         hard: bool = True,
-        deterministic: bool = False,
+        deterministic: bool | None = None,
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
         weights: ArrayLike | None = None,
         branch_kwargs: Mapping[str, Any] | None = None,
@@ -106,8 +111,9 @@ class MixedOp(nnx.Module):
                 gradients; a Python value, such as a flag, reaches the module as it is.
             temperature: relaxation temperature > 0. Traced: annealing never recompiles.
             hard: run the chosen module alone; else the weighted sum of all. Static.
-            deterministic: no noise: the most probable module, or softmax weights.
-                Static. A flag of the modules of this name: see `branch_kwargs`.
+            deterministic: no noise: the most probable module, or softmax weights. The
+                attribute of this name, which `eval()` sets, if None. Static. A flag of
+                the modules of this name: see `branch_kwargs`.
             rngs: where the key of the draw comes from: a key, a stream, or `nnx.Rngs`
                 with a stream "arch" (or a default one).
             weights: [K], in place of a draw: one of `gumbax.draw_choices`, shared by
@@ -135,14 +141,18 @@ class MixedOp(nnx.Module):
         names = [f"{i} ({nnx_branches.name(m)})" for i, m in enumerate(self.branches)]
         branches = dict(zip(names, self.branches, strict=True))
         taken = arguments.taken("MixedOp", branches, 1 + len(args), every)
+        record = self.logit_gradient
+        if deterministic is None and self.deterministic and rngs is None:
+            # No key at all: every credit, where gradients are asked for.
+            record = logit_gradients.exact if record.needs_key else record
         choice = mixed.choose(
             logits=self._logits,
             key=functools.partial(_draw_key, rngs),
             sampler=self.sampler,
-            logit_gradient=self.logit_gradient,
+            logit_gradient=record,
             temperature=temperature,
             hard=hard,
-            deterministic=deterministic,
+            deterministic=self._is_still(deterministic),
             weights=weights,
         )
         options: dict[str, Any] = {}
@@ -152,8 +162,11 @@ class MixedOp(nnx.Module):
             options = {"hard": hard, "deterministic": deterministic}
             options["temperature"] = jnp.asarray(temperature)
             key = choice.key
-            credits_draw = hard and any(m.logit_gradient.needs_key for m in inner)
-            if key is None and rngs is not None and (credits_draw or not deterministic):
+            draws = any(
+                (hard and m.logit_gradient.needs_key) or not m._is_still(deterministic)
+                for m in inner
+            )
+            if key is None and rngs is not None and draws:
                 key = _draw_key(rngs, None)
             options["rngs"] = None if key is None else mixed.inner_key(key)
         arrays, frame = arguments.split("MixedOp", args, every)
@@ -167,6 +180,10 @@ class MixedOp(nnx.Module):
             branch = nnx_branches.branch(module, call, variables, own_arrays)
             modules.append(branch)
         return stateful.apply(choice, modules, (x, arrays))
+
+    def _is_still(self, deterministic: Any) -> Any:
+        """Whether a call with this argument draws nothing."""
+        return self.deterministic if deterministic is None else deterministic
 
     def _logits(self) -> jax.Array:
         if self.arch_logits is None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gumbax import _noise
-from gumbax._common import checks, meshes
+from gumbax._common import checks, keys, meshes
 from gumbax._common.meshes import Kind
 from gumbax._common.tangent import still, with_tangent_of
 from gumbax._noise import threefry
@@ -39,7 +39,8 @@ def logit_relaxed_bernoulli(
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
         logits: log-odds of 1, any shape.
-        temperature: > 0, broadcasts to the sample. Traced.
+        temperature: > 0, broadcasts to the sample. Traced; a traced value that is not
+            above 0 gives NaN.
         logistics: logistic noise to use in place of a draw, broadcasts to the sample.
         sample_shape: leading axes of independent draws from the same logits. Static.
 
@@ -138,7 +139,8 @@ def hard_concrete(
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
         logits: log alpha, any shape.
-        temperature: beta > 0, broadcasts to the sample. Traced.
+        temperature: beta > 0, broadcasts to the sample. Traced; a traced value that is
+            not above 0 gives NaN.
         low: gamma < 0, lower end of the stretched interval. Static.
         high: zeta > 1, upper end of the stretched interval. Static.
         logistics: logistic noise to use in place of a draw, broadcasts to the sample.
@@ -180,7 +182,8 @@ def hard_concrete_penalty(
 
     Args:
         logits: log alpha, any shape.
-        temperature: beta > 0, broadcasts with `logits`.
+        temperature: beta > 0, broadcasts with `logits`. A traced value that is not
+            above 0 gives NaN.
         low: gamma < 0, as for the gate. Static.
         high: zeta > 1, as for the gate. Static.
 
@@ -204,7 +207,7 @@ def hard_concrete_penalty(
     checks.positive(name, "temperature", temperature, "It is beta of the paper.")
     operands, dtype = checks.reals(name, logits=logits, temperature=temperature)
     logits, temperature = operands
-    scores = logits - temperature * math.log(-low / high)
+    scores = logits - _noise.positive(temperature) * math.log(-low / high)
     return jax.nn.sigmoid(scores).astype(dtype)
 
 
@@ -280,6 +283,7 @@ def _logit(key, logits, temperature, logistics, *, shape):
         return (scores / _noise.positive(temperature)).astype(logits.dtype)
 
     out = meshes.broadcast_spec(shape, logits, temperature, logistics)
+    key = keys.consumed(key)
     return meshes.automatic(of, out, key, logits, temperature, logistics)
 
 
@@ -287,6 +291,7 @@ def _logit(key, logits, temperature, logistics, *, shape):
 def _sample(key, logits, temperature, logistics, *, shape, hard):
     rule = functools.partial(_gate, (shape, hard))
     out = meshes.broadcast_spec(shape, logits, temperature, logistics)
+    key = keys.consumed(key)
     return meshes.automatic(rule, out, key, logits, temperature, logistics)
 
 

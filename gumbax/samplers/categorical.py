@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gumbax import _noise
-from gumbax._common import checks, meshes
+from gumbax._common import checks, keys, meshes
 from gumbax.samplers.scores import argmax, maximum, powers
 
 # Categories in a block, each block drawn with one Gumbel.
 _BLOCK = 512
 # Up to here a Gumbel for each category is as fast.
 _DIRECT = 4096
+_CURE = "Its draws depend on the number: fix it, or use `gumbel_max`."
 # Streams of the key, apart from the noise of `gumbel_max`.
 _OF_BLOCKS, _INSIDE = 3, 4
 
@@ -62,6 +63,7 @@ def categorical(
     name = "categorical"
     key = checks.scalar_key(name, key)
     logits, axis = checks.logits_and_axis(name, logits, axis)
+    checks.known_size(name, "logits", logits.shape[axis], _CURE)
     samples = checks.sample_shape(name, sample_shape)
     if where is not None:
         where = checks.mask(name, where, logits.shape)
@@ -73,7 +75,7 @@ def _draw(key, logits, where, *, axis, samples):
     draw = functools.partial(_index, axis, samples)
     out = list(meshes.broadcast_spec((*samples, *logits.shape), logits, where))
     del out[len(samples) + axis]
-    return meshes.automatic(draw, out, key, logits, where)
+    return meshes.automatic(draw, out, keys.consumed(key), logits, where)
 
 
 def _index(axis, samples, key, logits, where):

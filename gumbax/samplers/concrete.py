@@ -9,11 +9,13 @@ space (`exp_log_prob`, `binary_logit_log_prob`), where nothing rounds.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gumbax import _noise
 from gumbax._common import checks, meshes
 
 
@@ -36,7 +38,8 @@ def log_prob(
     Args:
         x: points of the simplex, [..., K]; that they sum to 1 is not checked.
         logits: unnormalised log-probabilities, [..., K], broadcasts with `x`.
-        temperature: t > 0, one value or one for each row. Traced.
+        temperature: t > 0, one value or one for each row. Traced; a traced value that
+            is not above 0 gives NaN.
         axis: the category axis of the broadcast arguments. Static.
 
     Returns:
@@ -77,7 +80,8 @@ def exp_log_prob(
         y: logarithms of points of the simplex, [..., K].
         logits: unnormalised log-probabilities, [..., K], broadcasts with `y`. One that
             is -inf does not exist: its y must be -inf, and K does not count it.
-        temperature: t > 0, one value or one for each row. Traced.
+        temperature: t > 0, one value or one for each row. Traced; a traced value that
+            is not above 0 gives NaN.
         axis: the category axis of the broadcast arguments. Static.
 
     Returns:
@@ -115,7 +119,8 @@ def binary_log_prob(
         x: points of [0, 1]; others give NaN.
         logits: log-odds of 1, broadcasts with `x`. With an infinite one the law is a
             point: inf there, -inf elsewhere.
-        temperature: > 0, broadcasts with `x`. Traced.
+        temperature: > 0, broadcasts with `x`. Traced; a traced value that is not above
+            0 gives NaN.
 
     Returns:
         Array of the broadcast shape.
@@ -146,7 +151,8 @@ def binary_logit_log_prob(
     Args:
         logit: log-odds of the sample, any real numbers.
         logits: log-odds of 1 of the law, broadcasts with `logit`.
-        temperature: t > 0, broadcasts with `logit`. Traced.
+        temperature: t > 0, broadcasts with `logit`. Traced; a traced value that is not
+            above 0 gives NaN.
 
     Returns:
         Array of the broadcast shape; -inf at an infinite `logit`.
@@ -184,7 +190,8 @@ def hard_log_prob(
     Args:
         z: gates; outside of [0, 1] the result is -inf.
         logits: log alpha, broadcasts with `z`.
-        temperature: beta > 0, broadcasts with `z`. Traced.
+        temperature: beta > 0, broadcasts with `z`. Traced; a traced value that is not
+            above 0 gives NaN.
         low: gamma < 0, as for `gumbax.hard_concrete`. Static.
         high: zeta > 1, as for `gumbax.hard_concrete`. Static.
 
@@ -223,6 +230,19 @@ def _binary(name, argument, value, logits, temperature):
     return checks.reals(name, **values)
 
 
+def _of_positive(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A log density that is NaN where its temperature is not above 0."""
+
+    @functools.wraps(function)
+    def log_density(value, logits, temperature, **static):
+        found = function(value, logits, _noise.positive(temperature), **static)
+        if "axis" in static:
+            temperature = jnp.squeeze(temperature, static["axis"])
+        return _noise.defined(found, temperature)
+
+    return log_density
+
+
 def _constant(exists: jax.Array, temperature: jax.Array, axis: int) -> jax.Array:
     """lgamma(K) + (K - 1) log(t), K being the number of existing categories."""
     count = jnp.sum(exists, axis=axis).astype(temperature.dtype)
@@ -233,6 +253,7 @@ def _constant(exists: jax.Array, temperature: jax.Array, axis: int) -> jax.Array
 
 @functools.partial(jax.jit, static_argnames="axis")
 @meshes.on_automatic_axes
+@_of_positive
 def _exp_log_prob(y, logits, temperature, *, axis):
     exists = (logits != -jnp.inf) | ((y != -jnp.inf) & ~jnp.isnan(y))
     # A missing category that is there, or an existing one that is missing.
@@ -247,6 +268,7 @@ def _exp_log_prob(y, logits, temperature, *, axis):
 
 @functools.partial(jax.jit, static_argnames="axis")
 @meshes.on_automatic_axes
+@_of_positive
 def _log_prob(x, logits, temperature, *, axis):
     exists = logits != -jnp.inf
     zero = exists & (x == 0)
@@ -275,6 +297,7 @@ def _log_prob(x, logits, temperature, *, axis):
 
 @jax.jit
 @meshes.on_automatic_axes
+@_of_positive
 def _binary_logit_log_prob(logit, logits, temperature):
     far = jnp.isinf(logit) | jnp.isinf(logits)
     d = jnp.where(far, 0, temperature * logit - logits)
@@ -285,6 +308,7 @@ def _binary_logit_log_prob(logit, logits, temperature):
 
 @jax.jit
 @meshes.on_automatic_axes
+@_of_positive
 def _binary_log_prob(x, logits, temperature):
     at_0, at_1 = x == 0, x == 1
     inside = jnp.where(at_0 | at_1, 0.5, x)
@@ -304,6 +328,7 @@ def _binary_log_prob(x, logits, temperature):
 
 @functools.partial(jax.jit, static_argnames=("low", "high"))
 @meshes.on_automatic_axes
+@_of_positive
 def _hard_log_prob(z, logits, temperature, *, low, high):
     at_0, at_1 = z == 0, z == 1
     inside = (z > 0) & (z < 1)

@@ -11,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gumbax._common import meshes
+from gumbax._common import keys, meshes
 from gumbax._common.meshes import Kind
 from gumbax._common.tangent import still, with_tangent_of
 from gumbax.samplers import scores
@@ -27,7 +27,7 @@ def index(key, logits, gumbels, where, *, axis, shape):
 
     out = list(meshes.broadcast_spec(shape, logits, gumbels, where))
     del out[axis]
-    return meshes.automatic(of, out, key, logits, gumbels, where)
+    return meshes.automatic(of, out, keys.consumed(key), logits, gumbels, where)
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "shape"))
@@ -50,7 +50,7 @@ def straight_through(key, logits, temperature, gumbels, where, *, axis, shape):
 
 def _sample(rule, shape, key, *operands):
     out = meshes.broadcast_spec(shape, *operands)
-    return meshes.automatic(rule, out, key, *operands)
+    return meshes.automatic(rule, out, keys.consumed(key), *operands)
 
 
 def _cotangents(scores_bar, temperature_bar, temperature, logits, gumbels):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gumbax import _noise
+from gumbax._common import sizes
 from gumbax._common.tangent import still, with_tangent_of
 
 # Categories in a block of the two-level maximum.
@@ -68,7 +69,7 @@ def _platform_argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def _argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-    num_categories = scores.shape[axis]
+    num_categories = sizes.value(scores.shape[axis], jnp.int32)
     top = jnp.max(scores, axis=axis, keepdims=True, initial=-jnp.inf)
     category = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
     candidates = jnp.where(scores == top, category, num_categories)
@@ -82,9 +83,10 @@ def _argmax_by_blocks(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Arra
     On CPU a maximum over a whole row, and above all its index, are scalar loops in some
     versions of XLA; a maximum over windows is not.
     """
-    num_categories = scores.shape[axis]
-    if num_categories <= 2 * _BLOCK:
+    known = sizes.is_known(scores.shape[axis])
+    if known and scores.shape[axis] <= 2 * _BLOCK:
         return _argmax(axis, scores)
+    num_categories = sizes.value(scores.shape[axis], jnp.int32)
     maxima = _block_maxima(axis, scores)
     top, block = _argmax(axis, maxima)
     members = jnp.expand_dims(jnp.arange(_BLOCK, dtype=jnp.int32), _others(axis, top))

@@ -11,6 +11,7 @@ from gumbax.search import spaces as spaces
 from gumbax.search.command import run_search as run_search
 from gumbax.search.data import Dataset as Dataset
 from gumbax.search.data import Examples as Examples
+from gumbax.search.data import from_arrays as from_arrays
 from gumbax.search.data import load as load
 from gumbax.search.genotype import Genotype as Genotype
 from gumbax.search.loops import Search as Search

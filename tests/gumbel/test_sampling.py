@@ -216,11 +216,6 @@ def test_words_of_a_sharded_step_are_those_of_one_device(key, spec, hard):
     np.testing.assert_allclose(gradient(key, sharded), gradient(key, logits), rtol=1e-4)
 
 
-def test_scale_must_be_positive(key):
-    with pytest.raises(ValueError, match="`scale` must be a finite number above 0"):
-        gumbel.sample(key, (3,), scale=-1.0)
-
-
 def test_is_the_noise_of_the_samplers(key):
     logits = jnp.zeros((4, 6, 5))
     injected = gumbel.sample(key, logits.shape, axis=1)

@@ -392,3 +392,61 @@ def test_modules_that_disagree_are_named_with_both_shapes(x):
 def test_empty_operation_is_refused():
     with pytest.raises(ValueError, match="at least one branch"):
         MixedOp([])
+
+
+def sets(model, way, still):
+    if way == "attributes":
+        model.set_attributes(deterministic=still)
+    elif still:
+        model.eval()
+    else:
+        model.train()
+
+
+@pytest.mark.parametrize("way", ["mode", "attributes"])
+def test_a_model_in_evaluation_draws_nothing(op, x, way):
+    model = nnx.Sequential(op, nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+    keys = map(jax.random.key, range(100))
+    logits = op.arch_logits[...]
+    key = next(key for key in keys if gumbax.gumbel_max(key, logits) == 0)
+    drawn = op(x, rngs=key)
+    sets(model, way, True)
+    likely = op(x, deterministic=True)
+    assert not jnp.array_equal(drawn, likely)
+    np.testing.assert_array_equal(model(x), likely)
+    np.testing.assert_array_equal(nnx.jit(lambda m, x: m(x))(model, x), likely)
+    np.testing.assert_array_equal(op(x, rngs=key), likely)
+    # The argument of a call wins.
+    np.testing.assert_array_equal(op(x, rngs=key, deterministic=False), drawn)
+    sets(model, way, False)
+    np.testing.assert_array_equal(op(x, rngs=key), drawn)
+    np.testing.assert_array_equal(op(x, rngs=key, deterministic=True), likely)
+    with pytest.raises(TypeError, match="`rngs` must give a key for the draw"):
+        op(x)
+
+
+def test_evaluation_reaches_a_nested_operation(op, x):
+    outer = MixedOp([op, nnx.Linear(4, 4, rngs=nnx.Rngs(4))])
+    outer.arch_logits[...] = jnp.array([1.0, 0.0])
+    outer.eval()
+    expected = op.branches[2](x)
+    np.testing.assert_allclose(outer(x), expected, rtol=1e-5, atol=1e-6)
+    # The inner one alone in evaluation.
+    outer.train()
+    op.eval()
+    outer.arch_logits[...] = jnp.array([100.0, 0.0])
+    found = outer(x, rngs=jax.random.key(3))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_in_evaluation_no_credit_is_drawn(op, x):
+    subset = MixedOp(list(op.branches), logit_gradient=gumbax.subset(1))
+    subset.arch_logits[...] = op.arch_logits[...]
+    for model in (subset, op):
+        model.eval()
+    gradients = [
+        nnx.grad(lambda m: jnp.sum(m(x) ** 2), argnums=nnx.DiffState(0, ArchParam))(m)
+        for m in (subset, op)
+    ]
+    found, expected = jax.tree.leaves(gradients)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gumbax._common import checks
+from gumbax._common import checks, keys
 from gumbax.edge.logit_gradients import LogitGradient
 from gumbax.edge.mixed_op import mixed_op, single_path
 
@@ -82,8 +82,11 @@ def choose(
     drawn = credits_key = None
     if credits_draw or (weights is None and not deterministic):
         drawn = key(logit_gradient if credits_draw else None)
-        # The sampler consumes the key itself.
-        credits_key = jax.random.fold_in(drawn, 1) if credits_draw else None
+        # The sampler consumes the key itself, if there is a draw.
+        if credits_draw:
+            draws = weights is None and not deterministic
+            own = jax.random.clone(drawn) if draws else drawn
+            (credits_key,) = keys.folded(own, (1,))
     if weights is None:
         weights = sampler(
             None if deterministic else drawn,

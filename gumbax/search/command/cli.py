@@ -1,7 +1,9 @@
 """The command `gumbax`."""
 
 import argparse
+import functools
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,18 @@ from gumbax.search.methods.derive_rules import RULES
 from gumbax.search.network.export import export
 from gumbax.search.report import comparison, plots
 from gumbax.search.store import folder
-from gumbax.search.store.errors import SearchError, search_error
+from gumbax.search.store.errors import DataWarning, SearchError, search_error
 
 _RESUME = "Pass --resume to go on from the last checkpoint."
-_EXTRAS = ("sklearn", "matplotlib", "rich", "orbax", "tensorstore", "flatbuffers")
+_EXTRAS = (
+    "sklearn",
+    "mnist1d",
+    "matplotlib",
+    "rich",
+    "orbax",
+    "tensorstore",
+    "flatbuffers",
+)
 
 _DESCRIPTION = """\
 Differentiable architecture search with Gumbel-Softmax.
@@ -35,16 +45,18 @@ Search a network on a data set, derive it, train it from scratch, and report the
 discretisation gap: test accuracy of what was searched against what is kept, beside
 random architectures trained equally.
 
-DATASET is a name (digits) or a path: an .npz file, a folder of IDX files (MNIST) or of
-the CIFAR-10 batches, a .csv file. DIR gets metrics.jsonl, choices.jsonl, checkpoints,
-genotype.json, the pictures (cell, curves, choices, gap; .svg and .png) and the report
-(report.txt, report.json). Stopped at any moment, --resume goes on to the same result.
+DATASET is a name (digits, mnist1d) or a path: an .npz file, a folder of IDX files
+(MNIST) or of the CIFAR-10 batches, a .csv file. DIR gets report.html, written after
+every epoch, metrics.jsonl, choices.jsonl, checkpoints, genotype.json, the pictures
+(cell, curves, choices, gap; .svg and .png) and the report (report.txt, report.json).
+Stopped at any moment, --resume goes on to the same result.
 """
 
 
 _DERIVE = """\
 Derive from the last checkpoint of a search. Writes genotype.json and the pictures in
-its folder; with --rule, genotype-RULE.json and a picture of the cell beside them.
+its folder; with --rule or --budget, genotype-RULE-COST-BUDGET.json and a picture of the
+cell beside them.
 """
 
 
@@ -76,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     derive = command("derive", "derive from a run", _DERIVE)
     derive.add_argument("run", type=Path, help="folder of a search")
     derive.add_argument("--rule", help="argmax, top2 or threshold (the method's own)")
+    _budget(derive, "the run's")
     derive.add_argument(
         "--export",
         type=Path,
@@ -120,7 +133,10 @@ def _common(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
-    add("--space", help="small_images, nasbench201, darts, macro or mlp (by the data)")
+    add(
+        "--space",
+        help="small_images, nasbench201, darts, macro, mlp or sequences (by the data)",
+    )
     add("--channels", type=int, help="of the first stage (by the space)")
     add("--cells", type=int, help="in a stage; in all for darts (by the space)")
     add("--seed", type=int, help="of splits, weights, data order, draws (0)")
@@ -158,6 +174,13 @@ def _searching(command: argparse.ArgumentParser) -> None:
     )
     add("--arch-learning-rate", type=float, help="of the logits (by the method)")
     add("--warmup", type=float, help="share before the logits move (by the method)")
+    _budget(command, "none")
+    add(
+        "--cost-weight",
+        type=float,
+        metavar="NATS",
+        help="in the loss of the logits, for the costliest architecture (0)",
+    )
     add(
         "--random-architectures",
         type=int,
@@ -168,6 +191,17 @@ def _searching(command: argparse.ArgumentParser) -> None:
         "--constant-architectures",
         action=argparse.BooleanOptionalAction,
         help="also compare with one operation everywhere (where there are random ones)",
+    )
+
+
+def _budget(command: argparse.ArgumentParser, default: str) -> None:
+    add = command.add_argument
+    add("--cost", help=f"weights, multiply_adds or latency ({default})")
+    add(
+        "--budget",
+        type=float,
+        metavar="COST",
+        help=f"largest cost of what is derived, of one example ({default})",
     )
 
 
@@ -199,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         top.print_help()
         return 0
+    usual = warnings.showwarning
+    warnings.showwarning = functools.partial(_warned, usual)
     resume = f" {_RESUME}" if command in ("search", "retrain") else ""
     try:
         return _run(command, given, resume)
@@ -212,6 +248,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"gumbax: stopped.{resume}", file=sys.stderr)
         return 130
+    finally:
+        warnings.showwarning = usual
+
+
+def _warned(usual: Any, message: Any, category: Any, *place: Any) -> None:
+    """One line for the user of a warning about data, without a place in the code."""
+    if issubclass(category, DataWarning):
+        print(f"gumbax: {message}", file=sys.stderr)
+    else:
+        usual(message, category, *place)
 
 
 def _run(command: str, given: dict[str, Any], resume: str) -> int:
@@ -259,18 +305,27 @@ def _derive(given: dict[str, Any]) -> None:
         known = f"Known: {', '.join(RULES)}."
         raise search_error("--rule", "be a known one", repr(name), known)
     rule = None if name is None else RULES[name]
-    search, genotype, network = run.derive_again(given["run"], rule)
+    cost, budget = given.get("cost"), given.get("budget")
+    search, genotype, network = run.derive_again(
+        given["run"], rule, cost=cost, budget=budget
+    )
     if path is not None:
         export(network, search.weight_half.inputs.shape[1:], path)
     out = given["run"]
-    if rule is None:
+    other = [] if name is None else [name]
+    if budget is not None and search.cost is not None:
+        other.append(f"{search.cost.name}-{budget:.15g}")
+    if not other:
         with folder.alone(out):
             folder.write(out / run.GENOTYPE, genotype.to_json())
             run.draw(out, search.space)
     else:  # beside what the run reports on
-        folder.write(out / f"genotype-{name}.json", genotype.to_json())
-        pictures = [out / f"cell-{name}.{kind}" for kind in ("svg", "png")]
+        made = "-".join(other)
+        folder.write(out / f"genotype-{made}.json", genotype.to_json())
+        pictures = [out / f"cell-{made}.{kind}" for kind in ("svg", "png")]
         plots.draw_genotype(genotype, search.space, pictures)
+    if search.cost is not None:
+        print(f"{search.cost.name} {search.cost.of(genotype).total:.15g}")
     print(plots.genotype_text(genotype, search.space))
     print(genotype)
 

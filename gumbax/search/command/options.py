@@ -15,6 +15,8 @@ from gumbax.search.data.dataset import Dataset
 from gumbax.search.loops.training import TrainingOptions
 from gumbax.search.methods.methods import METHODS, Method
 from gumbax.search.methods.optimizers import AdamW, Sgd
+from gumbax.search.network.counting import Cost, multiply_adds, weights
+from gumbax.search.network.latency import Latency
 from gumbax.search.spaces.cell_space import CellSpace
 from gumbax.search.spaces.darts_space import DartsSpace
 from gumbax.search.spaces.named import SPACES
@@ -24,6 +26,9 @@ from gumbax.search.store.errors import search_error
 SEARCH_STEPS = 1500
 TRAINING_STEPS = 1000
 FEWEST_EPOCHS = 8
+# Those that a run counts, asked for or not, and those that it measures if asked.
+COUNTED: Mapping[str, Cost] = {"weights": weights, "multiply_adds": multiply_adds}
+COSTS: Mapping[str, Cost] = {**COUNTED, "latency": Latency()}
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ class Options:
             one.
         limit: number of training examples to use; all if None.
         label: name of the label column of a CSV file.
+        cost: what operations cost: weights, multiply_adds or latency.
+        cost_weight: nats that the loss of the logits has for a network of the cost of
+            the costliest architecture; None for no penalty.
+        budget: largest cost of what is derived.
     """
 
     dataset: str
@@ -82,6 +91,9 @@ class Options:
     auxiliary: float = 0.0
     limit: int | None = None
     label: str = "label"
+    cost: str | None = None
+    cost_weight: float | None = None
+    budget: float | None = None
 
     @property
     def run_id(self) -> str:
@@ -96,6 +108,8 @@ class Options:
         }
         if self.space is not None:
             named["--space"] = (self.space, SPACES)
+        if self.cost is not None:
+            named["--cost"] = (self.cost, COSTS)
         for name, (value, known) in named.items():
             if value not in known:
                 cure = f"Known: {', '.join(known)}."
@@ -103,13 +117,14 @@ class Options:
         for field, (least, most) in _RANGES.items():
             value = getattr(self, field)
             if value is not None and not least <= value <= most:
-                must = (
-                    f"be from {least} to {most}"
-                    if most < _MOST
-                    else (f"be from {least} to 2**31 - 1")
-                )
+                shown = "2**31 - 1" if most == _MOST else most
+                must = f"be from {least} to {shown}"
                 cure = "Pass another number, or leave it out for the default."
                 raise search_error(_option(field), must, value, cure)
+        for field in ("cost_weight", "budget"):
+            if getattr(self, field) is not None and self.cost is None:
+                must, cure = f"be given with {_option(field)}", ", ".join(COSTS)
+                raise search_error("--cost", must, "none", f"Known: {cure}.")
 
     def make_space(self, dataset: Dataset) -> Space:
         """The space, as wide and deep as asked for."""
@@ -117,7 +132,7 @@ class Options:
         name = self.space
         if name is None:
             small = "small_images" if shape[0] <= 16 else "nasbench201"
-            name = small if len(shape) == 3 else "mlp"
+            name = {1: "mlp", 2: "sequences"}.get(len(shape), small)
         space = SPACES[name]()
         changes: dict[str, Any] = {}
         if self.channels is not None:
@@ -128,8 +143,8 @@ class Options:
         if changes and not isinstance(space, CellSpace | DartsSpace):
             cure = "Leave out --channels and --cells."
             raise search_error("--space", "have cells and channels", name, cure)
-        if (len(shape) == 3) == (name == "mlp"):
-            kind = "images" if len(shape) == 3 else "rows of features"
+        if {"mlp": 1, "sequences": 2}.get(name, 3) != len(shape):
+            kind = {1: "rows of features", 2: "sequences"}.get(len(shape), "images")
             cure = "Leave out --space for one that fits."
             raise search_error("--space", f"be one for {kind}", name, cure)
         self._check_images(space, shape)
@@ -144,7 +159,7 @@ class Options:
         if len(shape) != 3:
             for field in ("crop", "flip", "cutout"):
                 if value := getattr(self, field):
-                    must = "be left out for rows of features"
+                    must = "be left out for data that are not images"
                     raise search_error(_option(field), must, value, "Leave it out.")
         elif self.auxiliary and isinstance(space, DartsSpace) and min(shape[:2]) < 5:
             must = "be 0 for images of less than 5 pixels"
@@ -206,8 +221,8 @@ class Options:
 
 _MOST = 2**31 - 1
 _RANGES: Mapping[str, tuple[float, float]] = {
-    "channels": (1, _MOST),
-    "cells": (1, _MOST),
+    "channels": (1, 2**14),  # memory for more is not there
+    "cells": (1, 2**10),
     "seed": (0, _MOST),
     "epochs": (1, _MOST),
     "batch_size": (1, _MOST),
@@ -221,6 +236,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "drop_path": (0.0, 0.95),
     "auxiliary": (0.0, 1e3),
     "limit": (1, _MOST),
+    "cost_weight": (0.0, 1e6),
+    "budget": (0.0, 1e18),
 }
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from gumbax.search.command import start
+from gumbax.search.command.known_costs import keep_costs, known_costs
 from gumbax.search.command.options import Options
 from gumbax.search.command.progress import Progress, Silent
 from gumbax.search.data import datasets
@@ -22,24 +23,28 @@ from gumbax.search.genotype.genotype import constant_architectures as all_consta
 from gumbax.search.loops.diagnostics import probabilities, stable_hash
 from gumbax.search.loops.fit import Search, SearchState, fit
 from gumbax.search.loops.training import TrainingOptions
+from gumbax.search.methods.budgets import bounds, random_of_cost
+from gumbax.search.methods.derive_rules import Rule
+from gumbax.search.methods.penalties import add_linear
+from gumbax.search.network.costs import CostTable
 from gumbax.search.network.derivation import derive
 from gumbax.search.network.supernet import Network
-from gumbax.search.report import gap, page, plots
+from gumbax.search.report import costing, gap, page, plots
 from gumbax.search.report.comparison import REPORT, for_plot, read_report
+from gumbax.search.report.costing import Trained
 from gumbax.search.report.gap import Row
 from gumbax.search.spaces.space import Space
-from gumbax.search.store import folder, lines
+from gumbax.search.store import folder, lines, records
 from gumbax.search.store.checkpoint import Checkpoints
 from gumbax.search.store.errors import SearchError, search_error
 
 OnEpoch = Callable[[SearchState, dict[str, float]], None]
 SECONDS_PER_CHECKPOINT = 5.0
+DERIVED = "derived"
+# How far the costs of random architectures may be from that of the kept one.
+SAME_COST = 0.1
 CHECKPOINTS = "checkpoints"
-METRICS = "metrics.jsonl"
-CHOICES = "choices.jsonl"
 GENOTYPE = "genotype.json"
-_OF_METRICS = ("epoch",)
-_OF_CHOICES = ("epoch", "probabilities")
 
 
 def load_data(options: Options) -> Dataset:
@@ -47,22 +52,56 @@ def load_data(options: Options) -> Dataset:
     return datasets.load(options.dataset, label=options.label, limit=options.limit)
 
 
-def make_search(options: Options, dataset: Dataset) -> Search:
-    """The search of a run.
+def make_search(
+    out: Path,
+    options: Options,
+    dataset: Dataset,
+    *,
+    started: bool,
+    rule: Rule | None = None,
+) -> tuple[Search, dict[str, CostTable]]:
+    """The search of a run, and what is known of costs; nothing is written.
+
+    Args:
+        out: folder of the run.
+        options: of the run.
+        dataset: its data.
+        started: the run has been searching with this cost, see `known_costs`.
+        rule: derive by this one and not by the method's own.
 
     Raises:
-        SearchError: the space does not fit the data.
+        SearchError: the space does not fit the data, a cost is not known, or the budget
+            is below the cheapest architecture.
     """
-    return Search(
-        options.make_space(dataset),
-        options.make_method(),
+    space, method = options.make_space(dataset), options.make_method()
+    tables = known_costs(
+        out,
+        space,
+        dataset.train.inputs.shape[1:],
+        dataset.num_classes,
+        asked=options.cost,
+        started=started,
+    )
+    cost = None if options.cost is None else tables[options.cost]
+    penalty = None
+    if cost is not None and options.cost_weight:
+        costliest = cost.of(bounds(space, cost)[1]).total
+        # Where nothing costs anything, whatever the unit.
+        penalty = add_linear(weight=options.cost_weight, reference=costliest or 1.0)
+    search = Search(
+        space,
+        method if rule is None else replace(method, derive=rule),
         dataset.train,
         num_classes=dataset.num_classes,
         num_epochs=options.search_epochs(dataset),
         batch_size=options.batch_size,
         seed=options.seed,
         augmentation=options.augmentation(cutout=False),
+        cost=cost,
+        penalty=penalty,
+        budget=options.budget,
     )
+    return search, tables
 
 
 def run(out: Path, options: Options, progress: Progress | None = None) -> str:
@@ -80,13 +119,15 @@ def run(out: Path, options: Options, progress: Progress | None = None) -> str:
         SearchError: the data or a checkpoint cannot be used, or the loss is not finite.
     """
     dataset = load_data(options)
-    search = make_search(options, dataset)
+    started = (out / CHECKPOINTS).exists()
+    search, tables = make_search(out, options, dataset, started=started)
     with folder.alone(out):
         start.record(out, options, data=dataset.fingerprint())
         return _run(
             out,
             search,
             dataset,
+            tables,
             training=options.training(dataset),
             random_architectures=options.random_architectures,
             constant_architectures=options.constant_architectures,
@@ -139,11 +180,16 @@ def run_search(
     method, seed = search.method, search.seed
     if options is None:
         options = {"method": method.name, "seed": seed, "dataset": dataset.name}
+    shape, num_classes = dataset.train.inputs.shape[1:], dataset.num_classes
+    tables = known_costs(out, search.space, shape, num_classes)
+    if search.cost is not None:
+        tables[search.cost.name] = search.cost
     with folder.alone(out):
         return _run(
             out,
             search,
             dataset,
+            tables,
             training=training,
             random_architectures=random_architectures,
             constant_architectures=constant_architectures,
@@ -158,6 +204,7 @@ def _run(
     out: Path,
     search: Search,
     dataset: Dataset,
+    tables: Mapping[str, CostTable],
     *,
     training: TrainingOptions,
     random_architectures: int,
@@ -170,8 +217,9 @@ def _run(
     """`run_search`, in a folder where no other process runs."""
     method, seed = search.method, search.seed
     page.write_space(out, search.space)
+    keep_costs(out, tables)
     state = _search(out, search, run_id, progress, on_epoch)
-    genotype = method.genotype(state.arch, search.space)
+    genotype = search.genotype(state.arch)
     folder.write(out / GENOTYPE, genotype.to_json())
     progress.say(plots.genotype_text(genotype, search.space))
 
@@ -188,13 +236,17 @@ def _run(
         supernet, genotype, dataset.test, temperature, draw_key, soft=method.soft
     )
     rows += gap.evaluate_derived(derived, dataset.train, dataset.test, calibration_key)
-    others = gap.random_genotypes(search.space, random_architectures, random_key)
+    others = _others(search, genotype, random_architectures, random_key)
     if constant_architectures is None:
         constant_architectures = random_architectures > 0
     constants = all_constant(search.space) if constant_architectures else {}
-    rows += _trainings(
-        out, search, genotype, others, constants, dataset, training, progress
-    )
+    named = _named(genotype, others, constants)
+    results = _trainings(out, search, named, dataset, training, progress)
+    rows += _rows(results)
+    trained = [
+        Trained(name, results[name], {n: t.of(one).total for n, t in tables.items()})
+        for name, one in named.items()
+    ]
     title = (
         f"Gap report: {dataset.name}, {search.space.name} "
         f"({search.space.num_architectures:,} architectures), method {method.name}, "
@@ -202,13 +254,14 @@ def _run(
         f"{training.num_epochs} of training; accuracy on "
         f"{dataset.test.size} test images"
     )
-    text = gap.format_table(rows, title)
+    text = gap.format_table(rows, title) + costing.format_costs(trained)
     content = {
         "options": dict(options),
         "space": search.space.name,
         "genotype": str(genotype),
         "title": title,
         "rows": gap.to_json(rows),
+        "architectures": [asdict(one) for one in trained],
     }
     folder.write(out / REPORT, json.dumps(content, indent=2) + "\n")
     folder.write(out / "report.txt", text)
@@ -222,8 +275,17 @@ def _run_id(search: Search, dataset: Dataset) -> str:
     of_space = (space.name, dict(space.choices))
     of_method = (method.name, method.weights, method.arch, method.init, method.warmup)
     lengths = (search.num_epochs, search.batch_size, search.augmentation)
-    text = repr((of_space, of_method, lengths, search.seed, dataset.fingerprint()))
+    of_cost: tuple[Any, ...] = ()
+    if search.penalty is not None or search.budget is not None:
+        of_cost = (search.penalty, search.budget, *_numbers(search.cost))
+    facts = (of_space, of_method, lengths, search.seed, dataset.fingerprint(), *of_cost)
+    text = repr(facts)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _numbers(cost: CostTable | None) -> tuple[Any, ...]:
+    assert cost is not None
+    return cost.fixed, {name: rows.tolist() for name, rows in cost.costs.items()}
 
 
 def _keys(seed: int) -> jax.Array:
@@ -232,28 +294,59 @@ def _keys(seed: int) -> jax.Array:
     return jax.random.split(own, 3)
 
 
-def _trainings(
-    out: Path,
-    search: Search,
-    genotype: Genotype,
-    others: Sequence[Genotype],
-    constants: Mapping[str, Genotype],
-    dataset: Dataset,
-    training: TrainingOptions,
-    progress: Progress,
-) -> tuple[Row, ...]:
-    """Trains the derived architecture and the others, equally."""
-    random = {f"random {i + 1}": one for i, one in enumerate(others)}
-    constant = {
+def _others(
+    search: Search, genotype: Genotype, count: int, key: jax.Array
+) -> tuple[Genotype, ...]:
+    """Random architectures: of about the same cost where the search minds a cost."""
+    if search.cost is None or not count:
+        return gap.random_genotypes(search.space, count, key)
+    cost = search.cost.of(genotype).total
+    high = cost * (1 + SAME_COST)
+    if search.budget is not None:
+        high = max(cost, min(high, search.budget))
+    low = cost * (1 - SAME_COST)
+    return random_of_cost(
+        key, search.space, search.cost, low=low, high=high, count=count
+    )
+
+
+def _named(
+    genotype: Genotype, others: Sequence[Genotype], constants: Mapping[str, Genotype]
+) -> dict[str, Genotype]:
+    """What is trained equally, by the names of trainings.jsonl."""
+    named = {DERIVED: genotype}
+    named |= {f"random {i + 1}": one for i, one in enumerate(others)}
+    return named | {
         f"{name}{gap.EVERYWHERE}": one
         for name, one in constants.items()
         if name != "none"  # nothing reaches its output
     }
-    named = {"derived": genotype} | random | constant
+
+
+def _rows(results: Mapping[str, float]) -> tuple[Row, ...]:
+    """The rows of what was trained from scratch."""
+    rows = [Row(gap.RETRAINED, (results[DERIVED],))]
+    random = tuple(results[name] for name in results if name.startswith("random "))
+    rows += [Row(gap.RANDOM, random)] * bool(random)
+    rows += [
+        Row(name, (results[name],)) for name in results if name.endswith(gap.EVERYWHERE)
+    ]
+    return tuple(rows)
+
+
+def _trainings(
+    out: Path,
+    search: Search,
+    named: Mapping[str, Genotype],
+    dataset: Dataset,
+    training: TrainingOptions,
+    progress: Progress,
+) -> dict[str, float]:
+    """Trains architectures, equally: name -> test accuracy in percent."""
     order = list(named)
     total = len(named) * training.num_epochs
     with progress.phase("train from scratch", total) as advance:
-        results = gap.train_all(
+        return gap.train_all(
             search.space,
             named,
             dataset,
@@ -264,10 +357,6 @@ def _trainings(
                 order.index(name) * training.num_epochs + epoch, network=name
             ),
         )
-    rows: tuple[Row, ...] = (Row(gap.RETRAINED, (results["derived"],)),)
-    if others:
-        rows += (Row(gap.RANDOM, tuple(results[name] for name in random)),)
-    return rows + tuple(Row(name, (results[name],)) for name in constant)
 
 
 def _search(
@@ -282,12 +371,9 @@ def _search(
         if restored is not None:
             first, state = restored
             progress.say(f"resumed from epoch {first}")
-        paths = (out / METRICS, out / CHOICES)
+        paths = (out / records.METRICS, out / records.CHOICES)
         # What was written after the checkpoint is done again.
-        rows, _ = (
-            lines.keep(path, lambda row: row["epoch"] <= first, fields)
-            for path, fields in zip(paths, (_OF_METRICS, _OF_CHOICES), strict=True)
-        )
+        rows = records.keep_until(out, first)
         seconds = rows[-1].get("seconds", 0.0) if rows else 0.0
         began = saved = time.perf_counter()
         with (
@@ -336,10 +422,10 @@ def draw(out: Path, space: Space) -> None:
             must = f"be of the space {space.name}"
             raise search_error(GENOTYPE, must, str(error), cure) from error
         plots.draw_genotype(genotype, space, both("cell"))
-    rows = lines.read(out / METRICS, _OF_METRICS)
+    rows = records.metrics(out)
     if rows:
         plots.draw_curves(rows, both("curves"))
-    epochs = lines.read(out / CHOICES, _OF_CHOICES)
+    epochs = records.choices(out, space.choices)
     if epochs:
         history = {
             name: np.asarray([row["probabilities"][name] for row in epochs])
@@ -351,24 +437,42 @@ def draw(out: Path, space: Space) -> None:
         plots.draw_gap({found.method: for_plot(found.rows)}, both("gap"))
 
 
-def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
+def derive_again(
+    out: Path,
+    rule: Rule | None = None,
+    *,
+    cost: str | None = None,
+    budget: float | None = None,
+) -> tuple[Search, Genotype, Network]:
     """Derives from the last checkpoint of a run.
 
     Args:
         out: folder of the run.
         rule: a rule of `gumbax.search.methods`; the method's own if None.
+        cost: of the budget; that of the run if None.
+        budget: largest cost; that of the run if None.
 
     Returns:
         The search, the genotype, and the network with the weights of the search, which
         predicts one example alone as it does in a batch.
 
     Raises:
-        SearchError: the folder has no run or no checkpoint, or the data have changed.
+        SearchError: the folder has no run or no checkpoint, the data have changed, or
+            the budget cannot be met.
     """
     options, _ = start.read(out)
+    if cost is not None and budget is None:  # that of the run is in its own units
+        must, cure = "be given with --cost", "Pass both, or neither."
+        raise search_error("--budget", must, "none", cure)
+    asked = options
+    if budget is not None:
+        asked = replace(options, cost=cost or options.cost, budget=budget)
+    asked.check()
     dataset = load_data(options)
     folder.check_data(out, dataset.fingerprint())
-    search = make_search(options, dataset)
+    started = asked.cost == options.cost
+    search, tables = make_search(out, asked, dataset, started=started, rule=rule)
+    keep_costs(out, tables)
     checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
     with contextlib.closing(checkpoints):
         restored = checkpoints.restore(search.init())
@@ -380,9 +484,8 @@ def derive_again(out: Path, rule=None) -> tuple[Search, Genotype, Network]:
             "Search first: `gumbax search --resume --out` and the folder.",
         )
     _, state = restored
-    make = search.method.genotype if rule is None else rule
     try:
-        genotype = make(state.arch, search.space)
+        genotype = search.genotype(state.arch)
         network = derive(search.supernet(state), genotype)
     except ValueError as error:
         cure = "Use another rule."

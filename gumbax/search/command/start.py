@@ -48,7 +48,6 @@ def settle(
         options, versions = read(out, command)
         folder.check_unchanged(asdict(options), given)
         folder.check_versions(out / folder.RECORD, versions)
-        options.check()
         return options
     folder.check_empty(out)
     if "dataset" not in given:
@@ -75,6 +74,8 @@ def read(out: Path, command: str = SEARCH) -> tuple[Options, dict[str, str]]:
     options, versions = folder.read(out, command)
     path = out / folder.RECORD
     try:
-        return Options(**typed(options, str(path))), versions
+        found = Options(**typed(options, str(path)))
+        found.check()
     except (ValueError, TypeError) as error:
         raise folder.unreadable(path, error) from error
+    return found, versions

@@ -5,6 +5,7 @@ one. What does not fit is refused with a SearchError that says what to do.
 """
 
 import dataclasses
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,33 @@ def _digits() -> Dataset:
     return Dataset(name="digits", train=train, test=test, num_classes=10)
 
 
-DATASETS: Mapping[str, Callable[[], Dataset]] = {"digits": _digits}
+def _mnist1d() -> Dataset:
+    """MNIST-1D: ten digits as sequences of 40 numbers, 4,000 and 1,000 for tests.
+
+    Greydanus, Kobak, 2024. https://arxiv.org/abs/2011.14439
+    """
+    from mnist1d.data import get_dataset_args, make_dataset  # an extra
+
+    before = random.getstate(), np.random.get_state()  # which it seeds
+    try:
+        made = make_dataset(get_dataset_args())
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+    train, test = (
+        as_examples(
+            made[f"x{part}"][..., None].astype(np.float32),
+            made[f"y{part}"].astype(np.int32),
+        )
+        for part in ("", "_test")
+    )
+    return Dataset(name="mnist1d", train=train, test=test, num_classes=10)
+
+
+DATASETS: Mapping[str, Callable[[], Dataset]] = {
+    "digits": _digits,
+    "mnist1d": _mnist1d,
+}
 
 
 def _check_arguments(test_size: float, limit: int | None, seed: int) -> None:

@@ -1,5 +1,6 @@
 """Checks of what a data set is made of, and the arrays that come out of them."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,7 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gumbax.search.data.dataset import Examples
-from gumbax.search.store.errors import search_error
+from gumbax.search.store.errors import DataWarning, search_error
+
+# Of images, usually.
+_CHANNELS = {1, 3, 4}
+# Standardised pixels stay below it, those up to 255 do not.
+_LARGEST = 20.0
 
 
 def as_examples(inputs: np.ndarray, labels: np.ndarray) -> Examples:
@@ -52,7 +58,32 @@ def _inputs(argument: str, value: Any) -> np.ndarray:
             f"first in {np.argmin(finite)}",
             "Fill in what is missing, or leave these examples out.",
         )
+    if inputs.ndim > 2:
+        _doubt_images(argument, array)
     return inputs[..., None] if inputs.ndim == 3 else inputs
+
+
+def _doubt_images(argument: str, array: np.ndarray) -> None:
+    """Warns of images that are probably not as they were meant."""
+    first_too = array.ndim == 4 and array.shape[1] in _CHANNELS
+    if first_too and array.shape[3] not in _CHANNELS:
+        _, height, width, channels = array.shape
+        warnings.warn(
+            f"{argument}: shape {array.shape} is taken as {height}x{width} pixels of "
+            f"{channels} channels. If the channels come first, pass "
+            "`x.transpose(0, 2, 3, 1)`.",
+            DataWarning,
+            stacklevel=4,
+        )
+    largest = float(np.abs(array.astype(np.float64)).max())
+    if array.dtype != np.uint8 and largest > _LARGEST:
+        warnings.warn(
+            f"{argument}: {array.dtype} up to {largest:g} are kept as they are; only "
+            "uint8 is divided by 255. Networks here expect [0, 1] or [-1, 1]: scale "
+            "the images, or pass them as uint8.",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def _labels(argument: str, value: Any) -> np.ndarray:
@@ -154,5 +185,12 @@ def count_classes(name: str, train: Examples) -> int:
             f"hold every label from 0 to the largest, {classes[-1]}",
             f"no example of class {empty[0]}",
             "Number the classes without gaps, or add examples of that class.",
+        )
+    if len(classes) == 1:
+        warnings.warn(
+            f"{name}: y_train has one class only: every network is right. Check the "
+            "labels.",
+            DataWarning,
+            stacklevel=4,
         )
     return len(classes)

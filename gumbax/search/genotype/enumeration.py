@@ -18,11 +18,12 @@ from gumbax.search.spaces.space import Choice, Space
 Kept = tuple[Triple, ...]
 
 
-def _digits(choice: Choice, inputs: int | None) -> list[list[Kept]]:
+def alternatives(choice: Choice, inputs: int | None) -> list[list[Kept]]:
     """For each digit of a choice its values in order, the last digit fastest.
 
-    Where every edge is kept a digit is an edge, else a node: its pairs of inputs (or
-    more), and for each of them all primitives but `none`.
+    Where every edge is kept (`inputs` is None) a digit is an edge, else a node: its
+    pairs of inputs (or more; all it has if these are fewer), and for each of them all
+    primitives but `none`.
     """
     if inputs is None:
         return [
@@ -34,21 +35,21 @@ def _digits(choice: Choice, inputs: int | None) -> list[list[Kept]]:
             tuple(
                 (name, *choice.edges[row]) for name, row in zip(used, rows, strict=True)
             )
-            for rows in itertools.combinations(node, inputs)
-            for used in itertools.product(names, repeat=inputs)
+            for rows in itertools.combinations(node, min(inputs, len(node)))
+            for used in itertools.product(names, repeat=len(rows))
         ]
         for node in by_node(choice)
     ]
 
 
-def _by_choice(space: Space) -> dict[str, list[list[Kept]]]:
+def digits_of(space: Space) -> dict[str, list[list[Kept]]]:
     inputs = getattr(space, "inputs_per_node", None)
-    return {name: _digits(choice, inputs) for name, choice in space.choices.items()}
+    return {name: alternatives(c, inputs) for name, c in space.choices.items()}
 
 
 def index_of(cells: Cells, space: Space) -> int:
     place = 0
-    for name, digits in _by_choice(space).items():
+    for name, digits in digits_of(space).items():
         kept = sorted(cells[name], key=lambda triple: (triple[2], triple[1]))
         for values in digits:
             size = len(values[0])
@@ -63,7 +64,7 @@ def index_of(cells: Cells, space: Space) -> int:
 
 
 def cells_at(index: int, space: Space) -> dict[str, list[Triple]]:
-    by_choice = _by_choice(space)
+    by_choice = digits_of(space)
     number = math.prod(len(v) for digits in by_choice.values() for v in digits)
     cure = f"The space {space.name!r} has {number} architectures."
     function = "Genotype.from_index"

@@ -15,7 +15,8 @@ from gumbax._common.records import pytree
 from gumbax.edge.choices import draw_choices
 from gumbax.search.data.augment import Augmentation
 from gumbax.search.data.dataset import Examples, epoch_order, split
-from gumbax.search.loops import diagnostics
+from gumbax.search.genotype.genotype import Genotype
+from gumbax.search.loops import diagnostics, given
 from gumbax.search.loops.evaluation import (
     all_finite,
     loss_and_accuracy,
@@ -24,7 +25,10 @@ from gumbax.search.loops.evaluation import (
 )
 from gumbax.search.methods import bilevel
 from gumbax.search.methods.bilevel import Problem
+from gumbax.search.methods.budgets import check_budget, within_budget
 from gumbax.search.methods.methods import Method
+from gumbax.search.methods.penalties import Penalty, step_cost
+from gumbax.search.network.costs import CostTable
 from gumbax.search.network.supernet import Supernet
 from gumbax.search.spaces.edges import Context
 from gumbax.search.spaces.space import Space
@@ -74,10 +78,22 @@ class Search:
         mesh: shards the examples of a step over its first axis; the draws, and the
             gradients to rounding, are those of one device. Batch normalisation is over
             the whole batch.
+        cost: what operations cost, from `gumbax.search.network.cost_tables`, for the
+            penalty and the budget.
+        penalty: (cross entropy, cost) -> loss of the logits, for example `add_linear`;
+            the weights learn from the cross entropy alone.
+        budget: largest cost of what is derived, which never exceeds it.
+
+    It pickles, by its arguments and the halves, if the functions of the space and the
+    method do: those of a module, not lambdas.
 
     Raises:
         SearchError: a class has too few examples to be in both halves, or the batch
-            cannot be shared out over the mesh.
+            cannot be shared out over the mesh; a label is not one of `num_classes`; a
+            penalty or a budget has no cost, the table is of another space, or the
+            budget is below the cheapest architecture; or the network, or what the
+            method makes of its logits, is not what the space says. Nothing is compiled
+            for that.
 
     References:
         Liu, Simonyan, Yang, 2019, Algorithm 1. https://arxiv.org/abs/1806.09055
@@ -95,21 +111,47 @@ class Search:
         seed: int = 0,
         augmentation: Augmentation | None = None,
         mesh: Mesh | None = None,
+        cost: CostTable | None = None,
+        penalty: Penalty | None = None,
+        budget: float | None = None,
     ):
+        given.check_labels(train, num_classes)
         self.space = space
         self.method = method
+        self.num_classes = num_classes
+        self.cost = cost
+        self.penalty = penalty
+        self.budget = budget
+        self._check_costs()
         self.num_epochs = num_epochs
         self.seed = seed
         self.augmentation = augmentation
+        self.mesh = mesh
         self.weight_half, self.arch_half = split(train, train.size // 2, seed=seed)
         # The halves may differ by an example, and their numbers of batches by one.
         smaller = min(self.weight_half.size, self.arch_half.size)
         self.batch_size = min(batch_size, smaller)
         self.steps_per_epoch = smaller // self.batch_size
         self.num_steps = num_epochs * self.steps_per_epoch
-        init_key, arch_key, self.key = jax.random.split(jax.random.key(seed), 3)
-        shape = train.inputs.shape[1:]
-        self._supernet = Supernet(space, shape, num_classes, rngs=nnx.Rngs(init_key))
+        self._given = tuple(vars(self))
+        self._prepare()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in (*self._given, "_given")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What follows from the arguments."""
+        space, method, num_epochs = self.space, self.method, self.num_epochs
+        keys = jax.random.split(jax.random.key(self.seed), 3)
+        init_key, arch_key, self.key = keys
+        shape = self.weight_half.inputs.shape[1:]
+        self._supernet = Supernet(
+            space, shape, self.num_classes, rngs=nnx.Rngs(init_key)
+        )
         parts: tuple[Any, ...] = nnx.split(self._supernet.network, nnx.Param, ...)
         self.graphdef, self._weights, self._rest = parts
         self._arch = _first_logits(space, method, arch_key)
@@ -121,7 +163,28 @@ class Search:
         self._arch_optimizer = (
             optax.set_to_zero() if method.arch is None else method.arch.make(warmup)
         )
+        mesh = self.mesh
         self._sharding = None if mesh is None else _over(mesh, self.batch_size)
+        self._check()
+
+    def _check(self) -> None:
+        """Traces one forward pass, as in a step."""
+        space, method, arch = self.space, self.method, self._arch
+        temperature = jnp.asarray(self.temperature(0), jnp.float32)
+        given.check_edges(space, self._supernet.network)
+        draw = functools.partial(self._draw, self.key, arch, temperature)
+        given.check_weights("sampler", space, draw)
+        soft = functools.partial(soft_weights, arch, temperature, method.soft)
+        given.check_weights("soft", space, soft)
+
+        def scores(x):
+            key = self.key if method.uses_key else None
+            context = Context(weights=draw(), operation=method.operation, key=key)
+            network = nnx.merge(self.graphdef, self._weights, self._rest, copy=True)
+            return network(x, context)
+
+        size, num_classes = self.batch_size, self.num_classes
+        given.check_scores(scores, self.weight_half, size, num_classes)
 
     def init(self) -> SearchState:
         """The state before the first step."""
@@ -140,6 +203,18 @@ class Search:
         for name, logits in state.arch.items():
             supernet.arch[name][...] = logits
         return supernet
+
+    def genotype(self, arch: Mapping[str, jax.Array]) -> Genotype:
+        """The architecture that logits stand for: by the method, within the budget."""
+        if self.cost is None or self.budget is None:
+            return self.method.genotype(arch, self.space)
+        return within_budget(
+            arch,
+            self.space,
+            table=self.cost,
+            budget=self.budget,
+            rule=self.method.rule(self.space),
+        )
 
     def epoch(self, state: SearchState) -> tuple[SearchState, dict[str, jax.Array]]:
         """Runs one epoch; returns the new state and its metrics, means of its steps."""
@@ -162,7 +237,7 @@ class Search:
             self._rest,
             soft_weights(state.arch, self.temperature(state.step), self.method.soft),
             draw_choices(key, state.arch, hard=True).weights,
-            self.method.genotype(state.arch, self.space).weights(self.space),
+            self.genotype(state.arch).weights(self.space),
             examples,
             self.batch_size,
         )
@@ -210,24 +285,30 @@ class Search:
         valid_key, train_key = jax.random.split(key)
         temperature = jnp.asarray(self.temperature(step), jnp.float32)
 
-        def loss(key, examples, arch, weights):
+        def loss(key, examples, penalty, arch, weights):
             augment_key, draw_key, edge_key = jax.random.split(key, 3)
             x = self._placed(examples.inputs)
             if self.augmentation is not None:
                 x = self.augmentation(augment_key, x)
             network = nnx.merge(self.graphdef, weights, rest, copy=True)
+            drawn = self._draw(draw_key, arch, temperature)
             context = Context(
-                weights=self._draw(draw_key, arch, temperature),
+                weights=drawn,
                 operation=method.operation,
                 key=edge_key if method.uses_key else None,
             )
-            return loss_and_accuracy(network(x, context), examples.labels)
+            value, accuracy = loss_and_accuracy(network(x, context), examples.labels)
+            if penalty is not None and self.cost is not None:
+                mean = soft_weights(arch, jnp.ones(()), method.soft)
+                value = penalty(value, step_cost(self.cost, drawn, mean))
+            return value, accuracy
 
         together = method.bilevel is bilevel.single_level
+        of_train = self.penalty if together else None
         problem = Problem(
             # An unrolled step is the one that the weights take: same images and draws.
-            train=functools.partial(loss, train_key, weight_batch),
-            valid=functools.partial(loss, valid_key, arch_batch),
+            train=functools.partial(loss, train_key, weight_batch, of_train),
+            valid=functools.partial(loss, valid_key, arch_batch, self.penalty),
         )
         inner = method.weights.inner_step(state.weight_opt, self._rate(step))
         (arch_loss, arch_accuracy), gradient = method.bilevel(
@@ -240,7 +321,7 @@ class Search:
         # One level: both gradients at the same point, with the same draw.
         (value, accuracy), weight_gradient = jax.value_and_grad(
             functools.partial(
-                loss, train_key, weight_batch, state.arch if together else arch
+                loss, train_key, weight_batch, None, state.arch if together else arch
             ),
             has_aux=True,
         )(state.weights)
@@ -270,6 +351,28 @@ class Search:
             return self.method.sampler(key, logits, temperature)
 
         return draw_choices(key, arch, sampler=sampler).weights
+
+    def _check_costs(self) -> None:
+        """Raises SearchError unless cost, penalty and budget fit each other."""
+        if self.cost is None:
+            for name in ("penalty", "budget"):
+                if getattr(self, name) is not None:
+                    must, cure = f"be given with `{name}`", "Pass a table of costs."
+                    raise search_error("cost", must, "none", cure)
+            return
+        if (self.cost.space, dict(self.cost.choices)) != (
+            self.space.name,
+            dict(self.space.choices),
+        ):
+            must = f"be the table of the space {self.space.name!r}"
+            got = f"one of {self.cost.space!r} with other choices"
+            raise search_error("cost", must, got, "Make it with `cost_tables`.")
+        if self.budget is not None:
+            rule = self.method.rule(self.space)
+            try:
+                check_budget(self.space, self.cost, self.budget, rule)
+            except ValueError as error:
+                raise SearchError(str(error)) from error
 
     def _placed(self, x: jax.Array) -> jax.Array:
         if self._sharding is None:
@@ -311,8 +414,9 @@ def fit(
         state: where to go on from; the first state if None.
         on_epoch: called after every epoch with the new state and its metrics, as
             numbers: losses in nats, accuracies as fractions, temperature, the
-            diagnostics of `gumbax.search.loops.diagnostics`, and the accuracies of
-            `gap`.
+            diagnostics of `gumbax.search.loops.diagnostics`, the accuracies of `gap`,
+            and with a cost `expected_cost` of the logits and `argmax_cost` of what
+            would be kept.
 
     Returns:
         The final state.
@@ -335,5 +439,9 @@ def fit(
                 "kept. Lower the learning rates of the method."
             )
         row |= search.gap(state)
+        if search.cost is not None:
+            mean = soft_weights(state.arch, jnp.ones(()), search.method.soft)
+            row["expected_cost"] = float(search.cost.expected(mean))
+            row["argmax_cost"] = search.cost.of(search.genotype(state.arch)).total
         on_epoch(state, {"epoch": done + 1, "step": int(state.step)} | row)
     return state

@@ -15,6 +15,7 @@ from gumbax._common.records import pytree
 from gumbax.search.data.augment import Augmentation
 from gumbax.search.data.dataset import Dataset, Examples, epoch_order
 from gumbax.search.genotype.genotype import Genotype
+from gumbax.search.loops import given
 from gumbax.search.loops.diagnostics import stable_hash
 from gumbax.search.loops.evaluation import (
     accuracy,
@@ -86,8 +87,11 @@ class Training:
         options: how.
         seed: of the initial weights, the order of the examples and the draws.
 
+    It pickles, by its arguments, if the functions of the space do.
+
     Raises:
         ValueError: the genotype is of another space.
+        SearchError: a label is not one of `num_classes`.
 
     References:
         Liu, Simonyan, Yang, 2019 (DARTS), Sec. 3.2. https://arxiv.org/abs/1806.09055
@@ -103,16 +107,34 @@ class Training:
         options: TrainingOptions,
         seed: int,
     ):
-        self.options = options
+        given.check_labels(train, num_classes)
+        self.space = space
+        self.genotype = genotype
         self.train = train
+        self.num_classes = num_classes
+        self.options = options
+        self.seed = seed
+        self._given = tuple(vars(self))
+        self._prepare()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in (*self._given, "_given")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What follows from the arguments."""
+        options, train = self.options, self.train
         # Not the keys of a search of this seed.
-        own = jax.random.fold_in(jax.random.key(seed), stable_hash("training"))
+        own = jax.random.fold_in(jax.random.key(self.seed), stable_hash("training"))
         init_key, self.key = jax.random.split(own)
         network = new_network(
-            space,
-            genotype,
+            self.space,
+            self.genotype,
             train.inputs.shape[1:],
-            num_classes,
+            self.num_classes,
             rngs=nnx.Rngs(init_key),
             auxiliary=options.auxiliary > 0,
         )

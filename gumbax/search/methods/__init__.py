@@ -4,6 +4,10 @@ from gumbax.search.methods.bilevel import finite_difference as finite_difference
 from gumbax.search.methods.bilevel import first_order as first_order
 from gumbax.search.methods.bilevel import single_level as single_level
 from gumbax.search.methods.bilevel import unrolled as unrolled
+from gumbax.search.methods.budgets import bounds as bounds
+from gumbax.search.methods.budgets import check_budget as check_budget
+from gumbax.search.methods.budgets import random_of_cost as random_of_cost
+from gumbax.search.methods.budgets import within_budget as within_budget
 from gumbax.search.methods.derive_rules import RULES as RULES
 from gumbax.search.methods.derive_rules import argmax_per_edge as argmax_per_edge
 from gumbax.search.methods.derive_rules import threshold as threshold
@@ -19,3 +23,7 @@ from gumbax.search.methods.methods import uniform as uniform
 from gumbax.search.methods.optimizers import AdamW as AdamW
 from gumbax.search.methods.optimizers import ArchAdam as ArchAdam
 from gumbax.search.methods.optimizers import Sgd as Sgd
+from gumbax.search.methods.penalties import Penalty as Penalty
+from gumbax.search.methods.penalties import add_linear as add_linear
+from gumbax.search.methods.penalties import step_cost as step_cost
+from gumbax.search.methods.penalties import times_log as times_log

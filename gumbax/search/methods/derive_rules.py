@@ -77,13 +77,11 @@ def top_two_edges(arch_logits: Mapping[str, ArrayLike], space: Space) -> Genotyp
     References:
         Liu, Simonyan, Yang, 2019 (DARTS), Sec. 2.4. https://arxiv.org/abs/1806.09055
     """
-    cells = {}
-    for name, logits in _checked("top_two_edges", arch_logits, space).items():
-        peak = logits.max(axis=-1, keepdims=True)
-        log_sum = peak + np.log(np.exp(logits - peak).sum(axis=-1, keepdims=True))
-        # Log-probabilities order as probabilities do, and do not underflow to ties.
-        log_probs = logits - log_sum
-        cells[name] = _two_strongest("top_two_edges", log_probs, space.choices[name])
+    found = log_probabilities("top_two_edges", arch_logits, space)
+    cells = {
+        name: _two_strongest("top_two_edges", log_probs, space.choices[name])
+        for name, log_probs in found.items()
+    }
     return Genotype(space.name, cells)
 
 
@@ -140,6 +138,18 @@ RULES: Mapping[str, Rule] = {
     "top2": top_two_edges,
     "threshold": threshold(),
 }
+
+
+def log_probabilities(
+    function: str, arch_logits: Mapping[str, ArrayLike], space: Space
+) -> dict[str, np.ndarray]:
+    """Log-probabilities in float64: ordered as probabilities, without underflow."""
+    found = {}
+    for name, logits in _checked(function, arch_logits, space).items():
+        peak = logits.max(axis=-1, keepdims=True)
+        log_sum = peak + np.log(np.exp(logits - peak).sum(axis=-1, keepdims=True))
+        found[name] = logits - log_sum
+    return found
 
 
 def _two_strongest(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gumbax import schedules
+from gumbax import _noise, schedules
 from gumbax.edge import logit_gradients
 from gumbax.edge.logit_gradients import LogitGradient
 from gumbax.edge.mixed_op import single_path
@@ -44,7 +44,8 @@ TemperatureOf = Callable[[int, int], optax.Schedule]
 
 def softened(logits: jax.Array, temperature: jax.Array) -> jax.Array:
     """Probabilities at this temperature."""
-    return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype))
+    temperature = _noise.positive(jnp.asarray(temperature, logits.dtype))
+    return jax.nn.softmax(logits / temperature)
 
 
 def _one(num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
@@ -133,22 +134,28 @@ class Method:
 
     def genotype(self, logits: Mapping[str, jax.Array], space: Space) -> Genotype:
         """The architecture that the logits stand for."""
-        rule = self.derive
-        if rule is None:
-            every = space.inputs_per_node is None
-            rule = derive_rules.argmax_per_edge if every else derive_rules.top_two_edges
-        return rule(logits, space)
+        return self.rule(space)(logits, space)
+
+    def rule(self, space: Space) -> DeriveRule:
+        """How the architecture is derived: `derive`, or what is usual in the space."""
+        if self.derive is not None:
+            return self.derive
+        every = space.inputs_per_node is None
+        return derive_rules.argmax_per_edge if every else derive_rules.top_two_edges
 
 
 def path(logit_gradient: LogitGradient = logit_gradients.exact) -> Operation:
     """An operation that runs the chosen candidate alone, with these credits."""
+    return _Path(logit_gradient)
 
-    def operation(weights, branches, params, x, *, key=None):
-        return single_path(
-            weights, branches, params, x, logit_gradient=logit_gradient, key=key
-        )
 
-    return operation
+@dataclass(frozen=True)
+class _Path:
+    logit_gradient: LogitGradient
+
+    def __call__(self, weights, branches, params, x, *, key=None):
+        record = self.logit_gradient
+        return single_path(weights, branches, params, x, logit_gradient=record, key=key)
 
 
 def straight_through(key, logits, temperature):
@@ -177,17 +184,20 @@ def _annealed(num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
     return schedules.cosine(2.0, 0.2, num_epochs * steps_per_epoch)
 
 
-def _preset(name: str) -> Callable[[int, int], optax.Schedule]:
-    def make(num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
-        return schedules.preset(
-            name, num_epochs=num_epochs, steps_per_epoch=steps_per_epoch
-        )
+@dataclass(frozen=True)
+class _Published:
+    """The schedule of this name, of any length."""
 
-    return make
+    name: str
+
+    def __call__(self, num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
+        return schedules.preset(
+            self.name, num_epochs=num_epochs, steps_per_epoch=steps_per_epoch
+        )
 
 
 _NAS_BENCH_SGD = Sgd(nesterov=True, weight_decay=5e-4)
-_GDAS = Preset(weights=_NAS_BENCH_SGD, temperature=_preset("gdas"), num_epochs=250)
+_GDAS = Preset(weights=_NAS_BENCH_SGD, temperature=_Published("gdas"), num_epochs=250)
 
 _darts = functools.partial(
     Method,
@@ -223,7 +233,7 @@ METHODS: Mapping[str, Method] = {
             bilevel=single_level,
             preset=Preset(
                 arch=ArchAdam(clip=10.0),
-                temperature=_preset("snas"),
+                temperature=_Published("snas"),
                 init=(1.0, 0.01),
                 num_epochs=150,
             ),

@@ -55,12 +55,12 @@ def derive(supernet: Supernet, genotype: Genotype) -> Network:
         for choice, rows in names.items()
     }
     network = nnx.clone(supernet.network)
-    for owner, attribute, edges in list(_groups(network)):
+    for owner, attribute, edges in list(groups_of(network)):
         _put(owner, attribute, edges.keep(kept[edges.choice]))
     return network
 
 
-def _groups(node: Any) -> Iterable[tuple[Any, Any, Candidates]]:
+def groups_of(node: Any) -> Iterable[tuple[Any, Any, Candidates]]:
     """Every group of candidates in a network, with its owner and its name there."""
     children: Iterable[tuple[Any, Any]]
     if isinstance(node, abc.MutableSequence):
@@ -73,7 +73,7 @@ def _groups(node: Any) -> Iterable[tuple[Any, Any, Candidates]]:
         if isinstance(child, Candidates):
             yield node, name, child
         elif isinstance(child, nnx.Module | list | dict):
-            yield from _groups(child)
+            yield from groups_of(child)
 
 
 def _put(owner: Any, attribute: Any, value: nnx.Module) -> None:

@@ -17,8 +17,8 @@ def with_stock_layers(network: Network) -> Network:
     """The same network and weights, of stock Flax layers alone; equal to rounding.
 
     Convolutions and poolings of gumbax have reverse rules of their own, which are fast
-    on CPU. Without them `jax.export` saves the network; the modules that hold the
-    layers are still those of the space, until `export` leaves Flax behind too.
+    on CPU. Without them what `jax.export` saves is plainer; the modules that hold the
+    layers are those of the space, until `export` leaves Flax behind too.
 
     Args:
         network: what `derive` or `new_network` gave.

@@ -1,6 +1,5 @@
 """Reports of finished searches, read again and put together over the seeds."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,16 @@ from typing import Any
 from gumbax.search.report import gap, ground_truth, page, plots
 from gumbax.search.report.gap import Row
 from gumbax.search.report.ground_truth import GroundTruth, Kept
-from gumbax.search.store import folder
+from gumbax.search.store import folder, lines
 from gumbax.search.store.errors import search_error
 
 REPORT = "report.json"
+# Of the options, what a comparison reads.
+_OPTIONS = {
+    "method": lines.is_text,
+    "seed": lambda value: isinstance(value, int),
+    "dataset": lines.is_text,
+}
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,11 @@ def read_report(out: Path) -> Report:
     """
     path = out / REPORT
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = folder.read_json(path)
         options = dict(content["options"])
-        for name in ("method", "seed", "dataset"):
-            options[name]
+        for name, fits in _OPTIONS.items():
+            if not fits(options[name]):
+                raise ValueError(f"the option {name} = {options[name]!r}")
         return Report(out, options, gap.from_json(content["rows"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise search_error(

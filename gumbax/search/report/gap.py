@@ -29,7 +29,10 @@ from gumbax.search.spaces.space import Space
 from gumbax.search.store import lines
 
 NUM_DRAWS = 20
-_TRAINED = ("name", "genotype", "training", "test_accuracy")
+_TRAINED = {
+    **dict.fromkeys(("name", "genotype", "training"), lines.TEXT),
+    "test_accuracy": lines.NUMBER,
+}
 RECALIBRATION_BATCHES = 20
 # The name of a row of the report: the weighted sum of all operations.
 SOFT = "soft network"
@@ -208,7 +211,7 @@ def train_all(
     Returns:
         name -> test accuracy in percent.
     """
-    done = {row["name"]: row for row in lines.keep(record, fields=_TRAINED)}
+    done = {row["name"]: row for row in lines.keep(record, _TRAINED)}
     results = {}
     for name, genotype in genotypes.items():
         text = str(genotype)
@@ -347,6 +350,10 @@ def from_json(rows: Sequence[Mapping]) -> tuple[Row, ...]:
         ValueError: a row has an unknown name or no values, or one of those of the gap
             is not there.
     """
+    for one in rows:
+        numbers = all(map(lines.is_number, one["values"]))
+        if not (lines.is_text(one["name"]) and numbers):
+            raise ValueError(f"the row {one['name']!r} with {one['values']!r}")
     found = tuple(Row(r["name"], tuple(map(float, r["values"]))) for r in rows)
     for row in found:
         known = row.name in NOTES or row.name.endswith(EVERYWHERE)

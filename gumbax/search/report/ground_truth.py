@@ -13,7 +13,7 @@ from gumbax.search.genotype.genotype import Genotype, constant_architectures
 from gumbax.search.methods.derive_rules import argmax_per_edge
 from gumbax.search.spaces.named import SPACES
 from gumbax.search.spaces.space import Space
-from gumbax.search.store import lines
+from gumbax.search.store import records
 from gumbax.search.store.errors import SearchError, search_error
 
 _SUFFIX = "_test"
@@ -167,7 +167,7 @@ def read_kept(folder: Path, method: str, space: Space) -> Kept:
             f"{folder} ({error})",
             "Report this run without --table, or derive it again.",
         ) from error
-    rows = lines.read(folder / "choices.jsonl", ("epoch", "probabilities"))
+    rows = records.choices(folder, space.choices)
     epochs = tuple(row["epoch"] for row in rows)
     # The order of the probabilities is that of the logits.
     by_epoch = tuple(

@@ -3,9 +3,11 @@
 from gumbax.search.spaces.cell_space import CellSpace as CellSpace
 from gumbax.search.spaces.chain_space import MACRO_PRIMITIVES as MACRO_PRIMITIVES
 from gumbax.search.spaces.chain_space import MLP_PRIMITIVES as MLP_PRIMITIVES
+from gumbax.search.spaces.chain_space import SEQUENCE_PRIMITIVES as SEQUENCE_PRIMITIVES
 from gumbax.search.spaces.chain_space import ChainSpace as ChainSpace
 from gumbax.search.spaces.chain_space import macro_space as macro_space
 from gumbax.search.spaces.chain_space import mlp_space as mlp_space
+from gumbax.search.spaces.chain_space import sequence_space as sequence_space
 from gumbax.search.spaces.chain_space import skip as skip
 from gumbax.search.spaces.darts_space import DARTS_PRIMITIVES as DARTS_PRIMITIVES
 from gumbax.search.spaces.darts_space import DartsSpace as DartsSpace

@@ -10,11 +10,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gumbax._common import keys
 from gumbax._noise.threefry import random_words
 from gumbax.layers import convolution, pooling
 
 CHANNELS_IN_GROUP = 4
 _STREAM = 16  # of the initial weights
+# Of a window: a number for a square one, or (height, width).
+Size = int | tuple[int, int]
 
 
 def fan_in_uniform(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
@@ -47,8 +50,12 @@ def fan_in_uniform(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Arra
 @functools.partial(jax.jit, static_argnums=1)
 def _uniform(key: jax.Array, size: int) -> jax.Array:
     """Uniform in [-1, 1)."""
-    word, _ = random_words(key, (size,), axis=0, stream=_STREAM)
+    word, _ = random_words(keys.consumed(key), (size,), axis=0, stream=_STREAM)
     return (word >> 8).astype(jnp.float32) * 2.0**-23 - 1.0
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 Linear = functools.partial(nnx.Linear, kernel_init=fan_in_uniform)
@@ -89,7 +96,7 @@ class Layers:
         self,
         c_in: int,
         c_out: int,
-        size: int,
+        size: Size,
         *,
         stride: int = 1,
         dilation: int = 1,
@@ -98,16 +105,21 @@ class Layers:
         rngs: nnx.Rngs,
     ) -> nnx.Conv:
         """Convolution without bias; padding as PyTorch's size // 2 (times dilation)."""
+        size = _pair(size)
         options: dict[str, Any] = {}
         if not self.stock:
             options["conv_general_dilated"] = convolution.conv_general_dilated
-        pad = dilation * (size // 2) if padding is None else padding
+        pads = (
+            [dilation * (one // 2) for one in size]
+            if padding is None
+            else [padding, padding]
+        )
         return nnx.Conv(
             c_in,
             c_out,
-            (size, size),
+            size,
             strides=(stride, stride),
-            padding=((pad, pad), (pad, pad)),
+            padding=tuple((pad, pad) for pad in pads),
             kernel_dilation=(dilation, dilation),
             feature_group_count=groups,
             use_bias=False,
@@ -134,11 +146,11 @@ class Layers:
             rngs=rngs,
         )
 
-    def avg_pool(self, size: int, *, stride: int = 1, pad: int = 0) -> "Pool":
+    def avg_pool(self, size: Size, *, stride: int = 1, pad: Size = 0) -> "Pool":
         """Mean over windows, the margin not counted."""
         return Pool("avg", self.stock, size, stride, pad)
 
-    def max_pool(self, size: int, *, stride: int = 1, pad: int = 0) -> "Pool":
+    def max_pool(self, size: Size, *, stride: int = 1, pad: Size = 0) -> "Pool":
         """Maximum over windows."""
         return Pool("max", self.stock, size, stride, pad)
 
@@ -151,14 +163,14 @@ class Identity(nnx.Module):
 
 
 class Pool(nnx.Module):
-    """Mean or maximum over square windows."""
+    """Mean or maximum over windows."""
 
-    def __init__(self, kind: str, stock: bool, size: int, stride: int, pad: int):
+    def __init__(self, kind: str, stock: bool, size: Size, stride: int, pad: Size):
         self.kind = kind
         self.stock = stock
-        self.size = (size, size)
+        self.size = _pair(size)
         self.strides = (stride, stride)
-        self.padding = ((pad, pad), (pad, pad))
+        self.padding = tuple((one, one) for one in _pair(pad))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         options: dict[str, Any] = {"strides": self.strides, "padding": self.padding}

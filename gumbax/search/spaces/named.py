@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from gumbax.search.spaces.cell_space import CellSpace
-from gumbax.search.spaces.chain_space import macro_space, mlp_space
+from gumbax.search.spaces.chain_space import macro_space, mlp_space, sequence_space
 from gumbax.search.spaces.darts_space import DartsSpace
 from gumbax.search.spaces.space import Space
 
@@ -81,4 +81,5 @@ SPACES: Mapping[str, Callable[[], Space]] = {
     "darts": DartsSpace,
     "macro": macro_space,
     "mlp": mlp_space,
+    "sequences": sequence_space,
 }

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gumbax._common.versions import nnx_list
-from gumbax.search.spaces.layers import Identity, Layers
+from gumbax.search.spaces.layers import Identity, Layers, Size
 from gumbax.search.spaces.space import Primitive
 
 
@@ -44,11 +44,21 @@ class FactorizedReduce(nnx.Module):
 
 
 class NormedPool(nnx.Module):
-    """3x3 pooling, the margin not counted, and normalisation where asked for."""
+    """Pooling, 3x3 or as wide as `size` says, the margin not counted; norm if asked."""
 
-    def __init__(self, kind: str, channels: int, *, stride, layers: Layers, rngs):
+    def __init__(
+        self,
+        kind: str,
+        channels: int,
+        *,
+        stride: int,
+        layers: Layers,
+        rngs: nnx.Rngs,
+        size: tuple[int, int] = (3, 3),
+    ):
         make = layers.max_pool if kind == "max" else layers.avg_pool
-        self.pool = make(3, stride=stride, pad=1)
+        pad = size[0] // 2, size[1] // 2
+        self.pool = make(size, stride=stride, pad=pad)
         normed = layers.pool_norm
         self.norm = layers.normalisation(channels, rngs=rngs) if normed else None
 
@@ -62,16 +72,19 @@ class ReluConvNorm(nnx.Module):
 
     def __init__(
         self,
-        size: int,
+        size: Size,
         c_in: int,
         c_out: int | None = None,
         *,
         stride: int = 1,
+        dilation: int = 1,
         layers: Layers,
         rngs: nnx.Rngs,
     ):
         c_out = c_in if c_out is None else c_out
-        self.conv = layers.conv(c_in, c_out, size, stride=stride, rngs=rngs)
+        self.conv = layers.conv(
+            c_in, c_out, size, stride=stride, dilation=dilation, rngs=rngs
+        )
         self.norm = layers.normalisation(c_out, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -121,6 +134,11 @@ class SepConv(nnx.Module):
         return x
 
 
+def _none(channels: int, *, stride: int, layers: Layers, rngs: nnx.Rngs):
+    del channels, layers, rngs
+    return Zero(stride)
+
+
 def _skip(channels: int, *, stride: int, layers: Layers, rngs: nnx.Rngs):
     if stride == 1:
         return Identity()
@@ -133,7 +151,7 @@ def _pool(kind: str, channels: int, *, stride: int, layers: Layers, rngs: nnx.Rn
 
 # Name -> primitive of cells.
 PRIMITIVES: Mapping[str, Primitive] = {
-    "none": lambda channels, *, stride, layers, rngs: Zero(stride),
+    "none": _none,
     "skip_connect": _skip,
     "avg_pool_3x3": functools.partial(_pool, "avg"),
     "max_pool_3x3": functools.partial(_pool, "max"),

@@ -39,7 +39,9 @@ class Checkpoints:
         if self._folder.exists() and not self._folder.is_dir():
             must, got = "have a folder for checkpoints", f"the file {self._folder}"
             raise search_error("--out", must, got, "Move that file away.")
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, create=True, cleanup_tmp_directories=True
+        )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: PyTree) -> None:

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from gumbax._common.version import __version__
 from gumbax.search.store.errors import SearchError, search_error
 
@@ -17,6 +19,7 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 RECORD = "run.json"
+X64 = "JAX_ENABLE_X64"
 _DECIDING = ("jax", "jaxlib", "flax", "optax", "scikit-learn")
 
 
@@ -90,7 +93,10 @@ def check_data(out: Path, data: str | None) -> None:
         out: folder of a run.
         data: fingerprint of the data set as it is now.
     """
-    before = json.loads((out / RECORD).read_text(encoding="utf-8")).get("data")
+    try:
+        before = read_json(out / RECORD).get("data")
+    except (OSError, ValueError) as error:
+        raise unreadable(out / RECORD, error) from error
     if None not in (before, data) and before != data:
         raise search_error(
             "dataset",
@@ -120,7 +126,11 @@ def check_empty(out: Path) -> None:
 def _versions() -> dict[str, str]:
     """Of all that decides the result: scikit-learn makes the halves, for example."""
     others = {name: metadata.version(name) for name in _DECIDING}
-    return {"gumbax": __version__, **others}
+    return {
+        "gumbax": __version__,
+        **others,
+        X64: str(jax.config.read("jax_enable_x64")),
+    }
 
 
 def check_unchanged(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -139,7 +149,16 @@ def check_unchanged(options: Mapping[str, Any], given: Mapping[str, Any]) -> Non
 def check_versions(path: Path, versions: Mapping[str, str]) -> None:
     """Raises SearchError if a run was made by another version of what decides it."""
     for name, version in _versions().items():
-        if versions.get(name) != version:
+        if name == X64:
+            if versions.get(name, "False") != version:
+                raise search_error(
+                    "--resume",
+                    f"find a run with {X64}={version}",
+                    f"{path} with {X64}={versions.get(name, False)}",
+                    f"Set {X64} as it was to go on to the same result; nothing was "
+                    "changed.",
+                )
+        elif versions.get(name) != version:
             raise search_error(
                 "--resume",
                 f"find a run of {name} {version}",
@@ -157,7 +176,7 @@ def read(out: Path, command: str) -> tuple[dict[str, Any], dict[str, str]]:
     """
     path = out / RECORD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         options = dict(content["options"])
         versions = dict(content.get("versions", {}))
         found = content.get("command", "search")
@@ -171,6 +190,22 @@ def read(out: Path, command: str) -> tuple[dict[str, Any], dict[str, str]]:
             "Pass another folder; nothing was changed.",
         )
     return options, versions
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"a JSON object is expected, not {type(content).__name__}")
+    return content
 
 
 def unreadable(path: Path, error: Exception) -> SearchError:

@@ -69,17 +69,21 @@ def test_genotype_in_a_folder_that_cannot_be_drawn(tmp_path, text):
     assert [path.name for path in tmp_path.iterdir()] == ["genotype.json"]
 
 
-def test_rows_after_one_that_is_damaged_are_not_drawn(tmp_path, monkeypatch):
+def test_row_that_is_damaged_is_named_but_for_a_last_half(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "gumbax.search.report.plots.draw_curves", lambda r, p: seen.append(r)
     )
     good = [{"epoch": 1, "seconds": 1.0}, {"epoch": 2, "seconds": 2.5}]
     text = "".join(json.dumps(row) + "\n" for row in good)
-    for damaged in ('{"epoch": 3, "lo', "[3]\n", "\x00\n", "3\n", '{"a": 1}\n'):
-        (tmp_path / "metrics.jsonl").write_text(text + damaged + '{"epoch": 4}\n')
-        draw(tmp_path, mlp_space())
-        assert seen.pop() == good
+    (tmp_path / "metrics.jsonl").write_text(text + '{"epoch": 3, "lo')
+    draw(tmp_path, mlp_space())
+    assert seen.pop() == good
+    for damaged in ("[3]", "\0", "3", '{"a": 1}'):
+        rows = [damaged, '{"epoch": 4}']
+        (tmp_path / "metrics.jsonl").write_text(text + "\n".join(rows) + "\n")
+        with pytest.raises(SearchError, match=r"in line 3 of .*metrics\.jsonl"):
+            draw(tmp_path, mlp_space())
     (tmp_path / "metrics.jsonl").write_text("")
     draw(tmp_path, mlp_space())
     assert not seen

@@ -1,5 +1,7 @@
 """The options of a run: files, the command line, their ranges, and what they make."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ def dataset(*shape, count=40):
 
 
 DIGITS, CIFAR, ROWS = dataset(8, 8, 1), dataset(32, 32, 3), dataset(5)
+SEQUENCES = dataset(40, 1)
 
 
 def message(make):
@@ -141,7 +144,9 @@ def test_values_of_a_record_keep_their_types():
 @pytest.mark.parametrize(
     ("field", "value", "must"),
     [
-        ("channels", 0, "be from 1 to 2**31 - 1"),
+        ("channels", 0, "be from 1 to 16384"),
+        ("channels", 10**16, "be from 1 to 16384"),
+        ("epochs", 0, "be from 1 to 2**31 - 1"),
         ("cells", -1, "be from 1 to"),
         ("seed", -1, "be from 0 to"),
         ("seed", 2**31, "be from 0 to 2**31 - 1"),
@@ -160,6 +165,9 @@ def test_values_of_a_record_keep_their_types():
         ("limit", 0, "be from 1 to"),
         ("method", "drats", "be a known one"),
         ("space", "nats", "be a known one"),
+        ("cost", "watts", "be a known one"),
+        ("cost_weight", -0.1, "be from 0.0 to 1000000.0"),
+        ("budget", float("nan"), "be from 0.0 to 1e+18"),
     ],
 )
 def test_values_out_of_range(field, value, must):
@@ -199,6 +207,18 @@ def test_mlp_space_is_not_for_images():
     assert "`--space` must be one for images, got mlp" in found
 
 
+@pytest.mark.parametrize("space", ["small_images", "mlp"])
+def test_sequences_have_a_space_of_their_own(space):
+    assert Options("x").make_space(SEQUENCES).name == "sequences"
+    found = message(lambda: Options("x", space=space).make_space(SEQUENCES))
+    assert f"`--space` must be one for sequences, got {space}" in found
+    for data in (DIGITS, ROWS):
+        options = Options("x", space="sequences")
+        assert "`--space` must be one for" in message(
+            functools.partial(options.make_space, data)
+        )
+
+
 def test_channels_and_cells_are_those_asked_for():
     cells = Options("x", channels=8, cells=2).make_space(DIGITS)
     assert (cells.channels, cells.cells_per_stage) == (8, 2)
@@ -236,7 +256,10 @@ def test_changes_of_images_are_refused_for_features(field, value):
     options = Options("x", **{field: value})
     options.make_space(DIGITS)
     found = message(lambda: options.make_space(ROWS))
-    assert f"`--{field}` must be left out for rows of features, got {value}" in found
+    assert (
+        f"`--{field}` must be left out for data that are not images, got {value}"
+        in found
+    )
 
 
 def test_auxiliary_head_needs_five_pixels():
@@ -301,6 +324,16 @@ def test_option_that_is_there_twice_is_refused(toml):
         path = toml(f"seed = 1\n{rest} = 0.1\n{other} = 0.2\n")
         found = message(lambda path=path: read_toml(path))
         assert "`--arch-learning-rate` must be there once" in found
+
+
+@pytest.mark.parametrize("field", ["cost_weight", "budget"])
+def test_uses_of_a_cost_need_one(field):
+    found = message(Options("digits", **{field: 1.0}).check)
+    option = "--" + field.replace("_", "-")
+    assert (
+        f"`--cost` must be given with {option}, got none. Known: weights, mu" in found
+    )
+    Options("digits", cost="weights", **{field: 1.0}).check()
 
 
 def test_run_id_depends_on_every_option():

@@ -14,6 +14,7 @@ from gumbax.search.command import cli, run, start
 from gumbax.search.command.options import Options
 from gumbax.search.store import folder, lines
 from gumbax.search.store.errors import SearchError
+from tests.helpers import enable_x64
 from tests.search.small_run import GENOTYPE, files, full_disk, refused, write_rows
 
 DECIDING = ("jax", "jaxlib", "flax", "optax", "scikit-learn")
@@ -87,6 +88,7 @@ def test_record_is_read_back_with_the_versions(out):
     options, versions = start.read(out)
     assert options == OPTIONS
     assert versions.pop("gumbax") == gumbax.__version__
+    assert versions.pop("JAX_ENABLE_X64") == "False"
     assert versions == {name: metadata.version(name) for name in DECIDING}
     assert [path.name for path in out.iterdir()] == ["run.json"]
 
@@ -190,6 +192,17 @@ def test_resume_with_another_version_is_refused(out, name, version):
     assert files(out) == before
 
 
+def test_resume_with_other_floats_is_refused(out):
+    before = files(out)
+    with enable_x64():
+        found = message(lambda: settled(out, resume=True))
+    assert "find a run with JAX_ENABLE_X64=True, got" in found
+    assert "with JAX_ENABLE_X64=False. Set JAX_ENABLE_X64 as it was" in found
+    assert files(out) == before
+    change(out, lambda content: content["versions"].pop("JAX_ENABLE_X64"))
+    assert settled(out, resume=True) == OPTIONS  # a run of an earlier version
+
+
 def test_record_without_versions_is_not_resumed(out):
     change(out, lambda content: content.pop("versions"))
     assert "of gumbax None" in message(lambda: settled(out, resume=True))
@@ -268,12 +281,10 @@ def test_full_disk_leaves_the_lines_that_were_kept(tmp_path, monkeypatch):
     before = path.read_bytes()
     monkeypatch.setattr(Path, "write_text", full_disk(Path.write_text))
     with pytest.raises(OSError, match="No space left on device"):
-        lines.keep(path)
+        lines.keep(path, {})
     assert path.read_bytes() == before
     monkeypatch.undo()
-    assert lines.keep(path, lambda row: row["epoch"] < 2) == [{"epoch": 1}]
-    path.write_text('{"epoch": 1}\n{"other": 2}\n{"epoch": 3}\n')
-    assert lines.keep(path, fields=("epoch",)) == [{"epoch": 1}]
+    assert lines.keep(path, {}, lambda row: row["epoch"] < 2) == [{"epoch": 1}]
     assert path.read_text() == '{"epoch": 1}\n'
 
 
@@ -330,7 +341,7 @@ def test_full_disk_in_a_search_leaves_the_rows_before(capsys, tmp_path, monkeypa
     def fit(search, state, on_epoch):
         shown = ("loss", "accuracy", "argmax_accuracy", "temperature")
         values = dict.fromkeys(shown, 0.5)
-        (first, *_) = [row["epoch"] for row in lines.read(metrics)[::-1]] or [0]
+        (first, *_) = [row["epoch"] for row in lines.read(metrics, {})[::-1]] or [0]
         for epoch in range(first + 1, 5):
             on_epoch(state, values | {"epoch": epoch})
         raise SearchError("Enough.")
@@ -350,7 +361,7 @@ def test_full_disk_in_a_search_leaves_the_rows_before(capsys, tmp_path, monkeypa
     assert re.search(
         r"No space left on device \(.*metrics.jsonl\)\. Pass --resume", error
     )
-    assert [row["epoch"] for row in lines.read(metrics)] == [1, 2]
+    assert [row["epoch"] for row in lines.read(metrics, {})] == [1, 2]
     assert not metrics.read_text().endswith("\n")
     full = False
     assert "Enough." in refused(capsys, *arguments, "--resume")

@@ -2,13 +2,15 @@
 
 import hashlib
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gumbax.search.command import cli, run
 from gumbax.search.data import datasets
-from gumbax.search.store.errors import SearchError
+from gumbax.search.store.errors import DataWarning, SearchError
 from tests.search.data_files import (
     IDX_NAMES,
     assert_holds,
@@ -53,6 +55,76 @@ def test_digits_are_split_as_ever(digits):
     """Results of earlier versions stay comparable: hash of the labels in order."""
     digest = hashlib.sha256(np.asarray(digits.test.labels).astype(np.uint8).tobytes())
     assert digest.hexdigest()[:16] == "70ee2850bb25b543"
+
+
+def test_mnist1d_is_made_in_memory_and_leaves_numpy_as_it_was():
+    np.random.seed(5)
+    expected = np.random.uniform()
+    np.random.seed(5)
+    found = datasets.load("mnist1d", limit=500)
+    assert np.random.uniform() == expected
+    assert found.train.inputs.shape == (500, 40, 1)
+    assert found.test.inputs.shape == (1000, 40, 1)
+    np.testing.assert_allclose(np.bincount(found.test.labels), 100, atol=30)
+    np.testing.assert_allclose(np.std(found.test.inputs), 1.0, atol=0.05)
+
+
+LABELS = np.arange(6) % 2
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "told"),
+    [
+        (
+            np.zeros((6, 3, 8, 8), np.uint8),
+            LABELS,
+            r"shape \(\d, 3, 8, 8\) is taken as 3x8 pixels of 8 channels.*transpose",
+        ),
+        (
+            np.full((6, 8, 8), 1000, np.uint16),
+            LABELS,
+            "uint16 up to 1000 are kept as they are.*pass them as uint8",
+        ),
+        (
+            np.full((6, 8, 8, 3), 255.0),
+            LABELS,
+            "float64 up to 255 are kept as they are; only uint8 is divided",
+        ),
+        (np.zeros((6, 8, 8)), np.zeros(6, int), "y_train has one class only"),
+    ],
+)
+def test_data_that_are_probably_not_meant_give_a_line(x, y, told):
+    with pytest.warns(DataWarning, match=told) as caught:
+        datasets.from_arrays("mine", x, y, x[:0:-1], y[:0:-1])
+    assert all("\n" not in str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.full((6, 8, 8, 3), 255, np.uint8),
+        np.full((6, 3, 8, 1), -4.5),  # 3 x 8 pixels, standardised
+        np.full((6, 3, 3, 3), 1.0),
+        np.full((6, 5), 1e6),  # features have any size
+    ],
+    ids=str,
+)
+def test_ordinary_data_give_none(x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        datasets.from_arrays("mine", x, LABELS, x, LABELS)
+
+
+def test_command_says_it_in_one_line(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "mine.npz"
+    x = np.full((12, 8, 8), 255.0)
+    np.savez(path, x=x, y=np.arange(12) % 2)
+    monkeypatch.setattr(run, "run", lambda out, o, progress: str(run.load_data(o).name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert cli.main(["search", str(path), "--out", str(tmp_path / "run")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gumbax: mine: x: float64 up to 255 are kept as they are;")
 
 
 def test_limit_keeps_proportions_and_nests_and_leaves_the_test_set(digits):

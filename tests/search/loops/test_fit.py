@@ -12,11 +12,16 @@ import pytest
 from gumbax.search.data.dataset import Examples
 from gumbax.search.loops.evaluation import accuracy, predict, soft_weights
 from gumbax.search.loops.fit import Search, fit
+from gumbax.search.methods import derive_rules
 from gumbax.search.methods.methods import METHODS
+from gumbax.search.methods.penalties import add_linear
+from gumbax.search.network.costs import cost_tables
+from gumbax.search.network.counting import weights
 from gumbax.search.network.derivation import derive
 from gumbax.search.network.supernet import dense_operation
 from gumbax.search.spaces.cell_space import CellSpace
 from gumbax.search.store.errors import SearchError
+from tests.helpers import sweep
 from tests.search.conftest import BATCH_SIZE, CHAIN, NUM_EPOCHS, poisoned
 
 METRICS = {
@@ -319,3 +324,82 @@ def test_weights_that_the_last_step_broke_stop_too(uneven, part):
     with pytest.raises(SearchError, match="in epoch 1"):
         fit(uneven, broken, lambda state, row: seen.append(row))
     assert not seen
+
+
+# Costs
+
+
+@pytest.fixture(scope="module")
+def table():
+    return cost_tables(CHAIN, (5,), 3, {"weights": weights})["weights"]
+
+
+@pytest.mark.parametrize("name", sweep(["gumbel", "snas"], ["darts", "darts_unrolled"]))
+def test_penalty_adds_its_gradient_to_that_of_the_logits_alone(name, table):
+    """On the batch and with the draw of the step, whatever the method."""
+    method = dataclasses.replace(METHODS[name], init=(0.0, 1.0))
+    penalty = add_linear(weight=0.5, reference=100.0)
+    plain = small_search(method=method)
+    taxed = small_search(method=method, cost=table, penalty=penalty)
+    state = plain.init()
+    batches = [jax.tree.map(lambda a: a[:8], half) for half in halves(plain)]
+
+    def step(search):
+        return jax.jit(search.step)(state, search._rest, *batches)
+
+    (first, (found, without)), (second, (taxed_found, gradient)) = map(
+        step, (plain, taxed)
+    )
+    probs = jax.nn.softmax(state.arch["layers"])
+    costs = table.costs["layers"]
+    excess = costs - np.sum(probs * costs, axis=-1, keepdims=True)
+    added = gradient["layers"] - without["layers"]
+    np.testing.assert_allclose(added, 0.5 / 100 * probs * excess, rtol=1e-4, atol=1e-6)
+    paid = taxed_found["arch_loss"] - found["arch_loss"]
+    assert 0.5 * table.fixed / 100 <= paid + 1e-5
+    if name == "snas":  # one level: the weights step where the logits stood
+        jax.tree.map(np.testing.assert_array_equal, first.weights, second.weights)
+
+
+def halves(search):
+    return search.weight_half, search.arch_half
+
+
+def test_derived_network_never_exceeds_the_budget(table):
+    """Without weights there is the skip alone, whatever the logits say."""
+    eager = dataclasses.replace(METHODS["darts"], init=(0.0, 2.0), warmup=0.0)
+    plain = small_search(method=eager, seed=2)
+    costly = plain.method.genotype(plain.init().arch, CHAIN)
+    assert table.of(costly).total > table.fixed
+    rows = []
+    search = small_search(method=eager, seed=2, cost=table, budget=table.fixed)
+    state = fit(search, on_epoch=lambda state, row: rows.append(row))
+    kept = search.genotype(state.arch)
+    assert [edge.primitive for edge in kept.cells["layers"]] == ["skip_connect"]
+    assert [row["argmax_cost"] for row in rows] == [table.fixed] * 2
+    probs = jax.nn.softmax(state.arch["layers"])
+    expected = table.fixed + np.sum(probs * table.costs["layers"])
+    assert rows[-1]["expected_cost"] == pytest.approx(expected)
+    # What the gap is measured of, too.
+    network = derive(search.supernet(state), kept)
+    some = search.arch_half
+    measured = accuracy(predict(network, some.inputs, batch_size=8), some.labels)
+    assert search.gap(state)["argmax_accuracy"] == pytest.approx(measured / 100)
+
+
+def test_costs_that_do_not_fit_are_refused(table):
+    with pytest.raises(SearchError, match="`cost` must be given with `budget`, got no"):
+        small_search(budget=1.0)
+    with pytest.raises(
+        SearchError, match="`cost` must be given with `penalty`, got no"
+    ):
+        small_search(penalty=add_linear(weight=1.0, reference=1.0))
+    message = f"be at least {table.fixed:g} weights, the cost of the cheapest arch"
+    with pytest.raises(SearchError, match=message):
+        small_search(cost=table, budget=table.fixed - 1)
+    other = dataclasses.replace(table, space="other")
+    with pytest.raises(SearchError, match="be the table of the space 'chain', got one"):
+        small_search(cost=other)
+    fair = dataclasses.replace(METHODS["gumbel"], derive=derive_rules.threshold())
+    with pytest.raises(SearchError, match="maximise a product of probabilities"):
+        small_search(method=fair, cost=table, budget=table.fixed)

@@ -12,9 +12,11 @@ from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.report import charts, gap, page
 from gumbax.search.report.comparison import compare
 from gumbax.search.spaces.cell_space import CellSpace
+from gumbax.search.store.errors import SearchError
 from tests.search.report.test_comparison import write_run
 
 SPACE = CellSpace("<mine>", ("none", "skip_connect", "nor_conv_3x3"), num_nodes=3)
+DEEP = "[" * 100_000
 VOID = {"meta", "input", "img", "link", "br"}
 
 
@@ -144,23 +146,49 @@ def test_runs_stand_side_by_side(run, tmp_path):
     assert "darts: From what was trained (soft network)" in text
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["run.json", "space.json", "metrics.jsonl", "choices.jsonl", "genotype.json"],
-)
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"cells": 3}', "3\n"])
-def test_whatever_is_missing_or_damaged_is_left_out(name, content, run, tmp_path):
+def test_accuracy_stands_against_every_cost(run, tmp_path):
+    out, report = run
+    content = json.loads(report)
+    content["architectures"] = [
+        {"name": name, "accuracy": accuracy, "costs": {"weights": cost}}
+        for name, accuracy, cost in (
+            ("derived", 95.0, 200),
+            ("random 1", 90.0, 100),
+            ("random 2", 80.0, 150),
+            ("nor_conv_3x3 everywhere", 96.0, 900),
+        )
+    ]
+    (out / "report.json").write_text(json.dumps(content))
+    text = written([out], tmp_path / "p.html")
+    assert "gumbel, seed 0, random 2: 80.00 % at 150" in text
+    front = text.split("Nothing beats ")[1].split("</p>")[0]
+    assert [one.split(": ")[0] for one in front.split("; ")] == [
+        "gumbel, seed 0, random 1",
+        "gumbel, seed 0, derived",
+        "gumbel, seed 0, nor_conv_3x3 everywhere",
+    ]
+    assert 'class="front"' in text
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"cells": 3}', DEEP])
+def test_whatever_is_missing_or_damaged_is_left_out_or_named(content, run, tmp_path):
     out, report = run
     (out / "report.json").write_text(report)
-    (out / name).unlink(missing_ok=True)
-    if content is not None:
-        (out / name).write_text(content)
-    assert "argmax, inherited weights" in written([out], tmp_path / "p.html")
+    for name in ("run.json", "space.json", "genotype.json"):
+        (out / name).unlink(missing_ok=True)
+        if content is not None:
+            (out / name).write_text(content)
+        assert "argmax, inherited weights" in written([out], tmp_path / "p.html")
+    for name in ("metrics.jsonl", "choices.jsonl"):
+        (out / name).write_text("3\n")
+        with pytest.raises(SearchError, match=f"`{name}` must have in every line"):
+            written([out], tmp_path / "p.html")
+        (out / name).unlink()
 
 
 def test_choices_of_another_space_are_left_out(run, tmp_path):
     out, _ = run
-    row = {"epoch": 1, "probabilities": {"cell": [[0.5, 0.5]], "other": []}}
+    row = {"epoch": 1, "probabilities": {"cell": [[0.5, 0.5]], "other": [[1.0]]}}
     (out / "choices.jsonl").write_text(json.dumps(row) + "\n")
     assert "data-frames=" not in written([out], tmp_path / "p.html")
 

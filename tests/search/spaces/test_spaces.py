@@ -14,7 +14,12 @@ from gumbax.search.genotype.genotype import Genotype, architectures
 from gumbax.search.network.derivation import modules_of, new_network, num_weights
 from gumbax.search.network.supernet import Supernet, dense_operation, path_operation
 from gumbax.search.spaces.cell_space import CellSpace
-from gumbax.search.spaces.chain_space import ChainSpace, macro_space, mlp_space
+from gumbax.search.spaces.chain_space import (
+    ChainSpace,
+    macro_space,
+    mlp_space,
+    sequence_space,
+)
 from gumbax.search.spaces.darts_space import DARTS_PRIMITIVES, DartsSpace
 from gumbax.search.spaces.edges import Candidates
 from gumbax.search.spaces.layers import Layers, fan_in_uniform
@@ -238,6 +243,35 @@ def test_images_of_odd_size_are_rounded_up():
 def test_mlp_takes_features():
     space = mlp_space((8, 8, 6))
     assert scores_shape(abstract(space, (5,), 3), (5,)) == (2, 3)
+
+
+def test_sequences_have_kernels_of_a_width():
+    """What an operation sees reaches along the sequence, as far as its kernel."""
+    space = sequence_space(2, 4)
+    assert scores_shape(abstract(space, (12, 3), 5), (12, 3)) == (2, 5)
+    reach = {"skip_connect": 0, "conv_1": 0, "conv_3": 1, "conv_5": 2, "dil_conv_3": 2}
+    reach |= {"max_pool_3": 1, "avg_pool_3": 1}
+    assert set(reach) == set(space.choices["layers"].primitives)
+    x = jax.random.normal(jax.random.key(0), (1, 1, 12, 4))
+    for name, far in reach.items():
+        module = space.primitives[name](
+            *(4, 4), stride=1, layers=Layers(norm="batch"), rngs=nnx.Rngs(1)
+        )
+        if getattr(module, "norm", None) is not None:
+            module.norm = lambda y: y  # which sees all
+        seen = jax.jacobian(lambda x, m=module: m(x)[0, 0, 6].sum())(x)
+        places = np.flatnonzero(np.abs(seen).sum((0, 1, 3)))
+        assert places.min() >= 6 - far, name
+        assert places.max() <= 6 + far, name
+        if "max" not in name:
+            assert set(places) >= {6 - far, 6 + far}, name
+
+
+def test_sequence_space_says_what_it_cannot_be():
+    with pytest.raises(ValueError, match="`channels` must be a multiple of 4, got 6"):
+        sequence_space(channels=6)
+    with pytest.raises(ValueError, match="`widths` must be positive"):
+        sequence_space(0)
 
 
 # Spaces of one's own

@@ -83,9 +83,12 @@ def test_interrupt_waits_for_the_save_and_a_second_one_does_not(folder, state, p
     assert restore(folder, state)[0] == {1: 4, 2: 3}[presses]
 
 
-def test_unfinished_checkpoint_is_passed_over(folder, state):
-    (folder / "4.orbax-checkpoint-tmp").mkdir()
+def test_unfinished_checkpoint_is_passed_over_and_removed(folder, state):
+    half = folder / "4.orbax-checkpoint-tmp"
+    half.mkdir()
+    (half / "state").write_text("half")
     assert restore(folder, state)[0] == 3
+    assert not half.exists()
 
 
 def test_checkpoint_of_another_run_is_refused(folder, state):
