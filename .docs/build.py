@@ -94,8 +94,9 @@ def plain(lines: list[str]) -> list[str]:
         indent = line[: len(line) - len(text)]
         example = text.startswith(">>>") or (example and text != "")
         if references and text:
-            begins = text[0].isupper() or found[-1].strip() == "References:"
-            indent += "| " if begins else "  "
+            before = ["", *found[-1].split()][-1]
+            ended = before.startswith("http") or before.endswith((".", "References:"))
+            indent += "| " if ended and not text.startswith("http") else "  "
         references = references or text == "References:"
         if not example:
             text = text.replace("*", r"\*").replace("|", r"\|")
