@@ -472,7 +472,6 @@ def derive_again(
     folder.check_data(out, dataset.fingerprint())
     started = asked.cost == options.cost
     search, tables = make_search(out, asked, dataset, started=started, rule=rule)
-    keep_costs(out, tables)
     checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
     with contextlib.closing(checkpoints):
         restored = checkpoints.restore(search.init())
@@ -483,6 +482,7 @@ def derive_again(
             f"none in {out / CHECKPOINTS}",
             "Search first: `gumbax search --resume --out` and the folder.",
         )
+    keep_costs(out, tables)
     _, state = restored
     try:
         genotype = search.genotype(state.arch)
