@@ -8,8 +8,10 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from gumbax._common import checks
 
@@ -66,9 +68,8 @@ def linear(
     _at_least_one(name, "transition_steps", transition_steps)
 
     def schedule(step):
-        fraction = jnp.clip(step / transition_steps, 0, 1)
-        # Weighted this way round, both ends are exact.
-        return (1 - fraction) * init_value + fraction * end_value
+        done, left = _fractions(step, transition_steps)
+        return left * init_value + done * end_value
 
     return schedule
 
@@ -150,9 +151,14 @@ def cosine(
     _at_least_one(name, "transition_steps", transition_steps)
 
     def schedule(step):
-        fraction = jnp.clip(step / transition_steps, 0, 1)
-        fraction = (1 - jnp.cos(jnp.pi * fraction)) / 2
-        return (1 - fraction) * init_value + fraction * end_value
+        done, left = _fractions(step, transition_steps)
+        # From the nearer end: sin(x)**2 is (1 - cos(2 x)) / 2 without the difference.
+        risen, fallen = (jnp.square(jnp.sin(jnp.pi / 2 * f)) for f in (done, left))
+        return jnp.where(
+            done < left,
+            init_value + risen * (end_value - init_value),
+            end_value + fallen * (init_value - end_value),
+        )
 
     return schedule
 
@@ -228,6 +234,12 @@ PRESETS: Mapping[str, Callable[[int, int], optax.Schedule]] = {
     "drnas_baselines": _by_epoch(lambda num_epochs: linear(10.0, 1.0, 100)),
     "archai": _by_epoch(lambda num_epochs: constant(1.0)),
 }
+
+
+def _fractions(step: ArrayLike, steps: int) -> tuple[jax.Array, jax.Array]:
+    """What of a transition is done and what is left, both exact near 0."""
+    step = jnp.clip(step, 0, steps)
+    return step / steps, (steps - step) / steps
 
 
 def _positive(function: str, argument: str, value: float) -> None:
