@@ -8,8 +8,10 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from gumbax._common import checks
 
@@ -198,14 +200,9 @@ def _constant(value, step):
     return value
 
 
-def _between(init_value, end_value, fraction):
-    # Weighted this way round, both ends are exact.
-    return (1 - fraction) * init_value + fraction * end_value
-
-
 def _linear(init_value, end_value, transition_steps, step):
-    fraction = jnp.clip(step / transition_steps, 0, 1)
-    return _between(init_value, end_value, fraction)
+    done, left = _fractions(step, transition_steps)
+    return left * init_value + done * end_value
 
 
 def _exponential(init_value, rate, floor, every, step):
@@ -214,9 +211,14 @@ def _exponential(init_value, rate, floor, every, step):
 
 
 def _cosine(init_value, end_value, transition_steps, step):
-    fraction = jnp.clip(step / transition_steps, 0, 1)
-    fraction = (1 - jnp.cos(jnp.pi * fraction)) / 2
-    return _between(init_value, end_value, fraction)
+    done, left = _fractions(step, transition_steps)
+    # From the nearer end: sin(x)**2 is (1 - cos(2 x)) / 2 without the difference.
+    risen, fallen = (jnp.square(jnp.sin(jnp.pi / 2 * f)) for f in (done, left))
+    return jnp.where(
+        done < left,
+        init_value + risen * (end_value - init_value),
+        end_value + fallen * (init_value - end_value),
+    )
 
 
 def _after(schedule, epoch):
@@ -256,6 +258,12 @@ PRESETS: Mapping[str, Callable[[int, int], optax.Schedule]] = {
     "drnas_baselines": _by_epoch(lambda num_epochs: linear(10.0, 1.0, 100)),
     "archai": _by_epoch(lambda num_epochs: constant(1.0)),
 }
+
+
+def _fractions(step: ArrayLike, steps: int) -> tuple[jax.Array, jax.Array]:
+    """What of a transition is done and what is left, both exact near 0."""
+    step = jnp.clip(step, 0, steps)
+    return step / steps, (steps - step) / steps
 
 
 def _positive(function: str, argument: str, value: float) -> None:

@@ -197,16 +197,18 @@ def _mixed_op_of(has_state, branches):
             states.append(keys.shown(state))
             term = jax.tree.map(functools.partial(_weigh, weights[..., i]), y)
             total = term if total is None else jax.tree.map(jnp.add, total, term)
+        total = jax.tree.map(lambda t, y: t.astype(y.dtype), total, y)
         return (total, tuple(states)) if has_state else total
 
     return _mixed_op_jit
 
 
 def _weigh(weight: jax.Array, y: jax.Array) -> jax.Array:
-    # At least in float32, for the sum over y that is the gradient of the weight.
+    # At least in float32, for the sum of the branches, and for that over y that is the
+    # gradient of the weight.
     dtype = jnp.promote_types(y.dtype, jnp.float32)
     weight = weight.reshape(weight.shape + (1,) * (y.ndim - weight.ndim))
-    return (weight.astype(dtype) * y.astype(dtype)).astype(y.dtype)
+    return weight.astype(dtype) * y.astype(dtype)
 
 
 def _single_path_of(has_state, branches):

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from gumbax import _noise
 from gumbax._common import checks
+from gumbax._common.rounding import divide, expm1, with_slope
 
 POSITIVE_SCALE = "It is a width in the units of `loc`."
 # exp(-e) and its derivatives are 0 from here on, in float32 and float64.
@@ -217,16 +218,29 @@ def _of_value(name: str, function: Callable, x, loc, scale) -> jax.Array:
     return function(x, loc, scale).astype(dtype)
 
 
-def _standardised(function: Callable) -> Callable:
-    """Jits a function of (z, scale) as one of (x, loc, scale)."""
+def _standardised(*flat: float) -> Callable:
+    """Jits a function of (z, scale) as one of (x, loc, scale).
 
-    @jax.jit
-    @functools.wraps(function)
-    def of_value(x, loc, scale):
-        scale = _noise.positive(scale)
-        return function((x - loc) / scale, scale)
+    Where z is one of the infinities in `flat` no argument has a derivative.
+    """
 
-    return of_value
+    def decorate(function: Callable) -> Callable:
+        @jax.jit
+        @functools.wraps(function)
+        def of_value(x, loc, scale):
+            scale = _noise.positive(scale)
+            z = (x - loc) / scale
+            end = functools.reduce(
+                jnp.logical_or, [z == value for value in flat], False
+            )
+            # Selected before z is made: 0 * inf does not occur in its derivatives.
+            inside = divide(jnp.where(end, 0, x - loc), scale)
+            inside = jnp.where(end, jax.lax.stop_gradient(z), inside)
+            return function(inside, scale)
+
+        return of_value
+
+    return decorate
 
 
 def _exponential(z: jax.Array) -> jax.Array:
@@ -234,42 +248,74 @@ def _exponential(z: jax.Array) -> jax.Array:
     return jnp.exp(-jnp.maximum(z, -math.log(_VANISHED)))
 
 
-@_standardised
-def _log_prob(z, scale):
-    lowest = z == -jnp.inf
-    inside = jnp.where(lowest, 0, z)
-    value = -(inside + jnp.exp(-inside))
-    return jnp.where(lowest, -jnp.inf, value) - jnp.log(scale)
+# Functions of z, each with its derivative. Two factors share the exponent of a density,
+# which is 0 where its products with another factor are not.
 
 
-@_standardised
-def _prob(z, scale):
+def _root_of_prob(z: jax.Array) -> jax.Array:
+    """exp(-(z + exp(-z)) / 2), the root of the density at scale 1."""
+    inside = jnp.maximum(z, -math.log(_VANISHED))
+    return jnp.exp(-(inside + jnp.exp(-inside)) / 2)
+
+
+def _second_slope_of_cdf(z: jax.Array) -> jax.Array:
+    root, e = _root_of_prob(z), _exponential(z)
+    return root * (jnp.square(jnp.expm1(-jnp.maximum(z, -10))) - e) * root
+
+
+@with_slope(_second_slope_of_cdf)
+def _slope_of_prob(z: jax.Array) -> jax.Array:
+    root = _root_of_prob(z)
+    return root * jnp.expm1(-jnp.maximum(z, -math.log(_VANISHED))) * root
+
+
+@with_slope(_slope_of_prob)
+def _standard_prob(z: jax.Array) -> jax.Array:
     # Held at the lowest z whose density is not 0, so that inf * 0 does not occur.
     inside = jnp.maximum(z, -math.log(_VANISHED))
-    return jnp.exp(-(inside + jnp.exp(-inside))) / scale
+    return jnp.exp(-(inside + jnp.exp(-inside)))
 
 
-@_standardised
-def _cdf(z, scale):
-    del scale
+@with_slope(_standard_prob)
+def _standard_cdf(z: jax.Array) -> jax.Array:
     return jnp.exp(-_exponential(z))
 
 
-@_standardised
-def _log_cdf(z, scale):
-    del scale
-    return -jnp.exp(-z)
-
-
-@_standardised
-def _survival(z, scale):
-    del scale
+@with_slope(lambda z: -_standard_prob(z))
+def _standard_survival(z: jax.Array) -> jax.Array:
     return -jnp.expm1(-_exponential(z))
 
 
-@_standardised
-def _log_survival(z, scale):
-    del scale
+def _hazard_times(e: jax.Array, factor: ArrayLike = 1.0) -> jax.Array:
+    """u * factor, u = e / expm1(e): 1 at 0, and vanishing like e * exp(-e)."""
+    some = jnp.where(e == 0, 1, e)
+    root = jnp.exp(-some / 2)
+    u = root * (some / -jnp.expm1(-some) * factor) * root
+    return jnp.where(e == 0, factor, u)
+
+
+def _slope_of_hazard(z: jax.Array) -> jax.Array:
+    """u * (1 - e - u), e = exp(-z) and u = e / expm1(e), without the difference.
+
+    1 - e - u = -e * u * (1/2 + 1/3 e + 1/8 e**2 + ...), (k + 1) / (k + 2)! for e**k.
+    """
+    e = _exponential(z)
+    u = _hazard_times(e)
+    near = e < 1
+    small = jnp.where(near, e, 0)
+    series = jnp.zeros_like(e)
+    for k in reversed(range(20)):
+        series = series * small + (k + 1) / math.factorial(k + 2)
+    return _hazard_times(e, jnp.where(near, -u * e * series, 1 - e - u))
+
+
+@with_slope(_slope_of_hazard)
+def _minus_hazard(z: jax.Array) -> jax.Array:
+    return -_hazard_times(_exponential(z))
+
+
+@with_slope(_minus_hazard)
+def _standard_log_survival(z: jax.Array) -> jax.Array:
     far = z > _FAR
     e = _exponential(jnp.where(far, 0, z))
     small = e < math.log(2)
@@ -282,6 +328,62 @@ def _log_survival(z, scale):
     return jnp.where(far, -beyond - jnp.exp(-beyond) / 2, near)
 
 
+@with_slope(lambda z: expm1(-z))
+def _standard_log_prob(z: jax.Array) -> jax.Array:
+    lowest = z == -jnp.inf
+    inside = jnp.where(lowest, 0, z)
+    return jnp.where(lowest, -jnp.inf, -(inside + jnp.exp(-inside)))
+
+
+@_standardised()
+def _log_prob(z, scale):
+    return _standard_log_prob(z) - jnp.log(scale)
+
+
+@_standardised(-jnp.inf, jnp.inf)
+def _prob(z, scale):
+    return divide(_standard_prob(z), scale)
+
+
+@_standardised(-jnp.inf, jnp.inf)
+def _cdf(z, scale):
+    del scale
+    return _standard_cdf(z)
+
+
+@_standardised(jnp.inf)
+def _log_cdf(z, scale):
+    del scale
+    return -jnp.exp(-z)
+
+
+@_standardised(-jnp.inf, jnp.inf)
+def _survival(z, scale):
+    del scale
+    return _standard_survival(z)
+
+
+@_standardised(-jnp.inf)
+def _log_survival(z, scale):
+    del scale
+    return _standard_log_survival(z)
+
+
+def _slope_of_quantile(q: jax.Array) -> jax.Array:
+    return jnp.where(q == 0, jnp.inf, 1 / (q * -jnp.log(q)))
+
+
+def _second_slope_of_quantile(q: jax.Array) -> jax.Array:
+    rate = -jnp.log(q)
+    slope = _slope_of_quantile(q)
+    return jnp.where(q == 0, -jnp.inf, slope * ((1 - rate) / (q * rate)))
+
+
+@with_slope(with_slope(_second_slope_of_quantile)(_slope_of_quantile))
+def _standard_quantile(q: jax.Array) -> jax.Array:
+    return -jnp.log(-jnp.log(q))
+
+
 @jax.jit
 def _quantile(q, loc, scale):
-    return loc - _noise.positive(scale) * jnp.log(-jnp.log(q))
+    return loc + _noise.positive(scale) * _standard_quantile(q)

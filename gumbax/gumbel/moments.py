@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from gumbax import _noise
 from gumbax._common import checks, meshes
+from gumbax._common.rounding import divide, expm1, with_slope
 from gumbax.gumbel.law import POSITIVE_SCALE
 
 
@@ -210,13 +211,59 @@ def _of_law(name: str, function: Callable, loc, scale) -> jax.Array:
 @meshes.on_automatic_axes
 def _kl_divergence(loc, scale, other_loc, other_scale):
     scale, other_scale = _noise.positive(scale), _noise.positive(other_scale)
-    ratio = scale / other_scale
-    log_gamma = jax.scipy.special.gammaln(1 + ratio)
-    t = (other_loc - loc) / other_scale + log_gamma
-    of_scales = log_gamma + np.euler_gamma * (ratio - 1) - jnp.log(ratio)
-    return _expm1_minus(t) + of_scales
+    # Of the differences, which are exact near equal laws.
+    d = divide(other_loc - loc, other_scale)
+    rho = divide(scale - other_scale, other_scale)
+    ratio = divide(scale, other_scale)
+    log_gamma, of_scales = _log_gamma(ratio, rho)
+    return _expm1_minus(d + log_gamma) + of_scales
 
 
+def _zeta_minus_1(k: int) -> float:
+    """1 / 2**k + 1 / 3**k + ..., k >= 2, by the formula of Euler and Maclaurin."""
+    n = 100.0
+    head = math.fsum(i**-k for i in range(2, int(n)))
+    tail = n ** (1 - k) / (k - 1) + n**-k / 2 + k * n ** (-k - 1) / 12
+    tail -= k * (k + 1) * (k + 2) * n ** (-k - 3) / 720
+    return head + tail + math.prod(range(k, k + 5)) * n ** (-k - 5) / 30240
+
+
+# The Taylor series of lgamma at 2 and what is made of it.
+_ZETA = tuple(map(_zeta_minus_1, range(2, 50)))
+
+
+def _log_gamma(ratio: jax.Array, rho: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """lgamma(1 + r), and lgamma(1 + r) + euler * (r - 1) - log(r), r = 1 + rho.
+
+    The second one is of second order in rho: near 0 both are series.
+    """
+    near = (rho > -0.5) & (rho < 1)
+    small = jnp.where(near, rho, 0)
+    series = jnp.zeros_like(small)
+    for k, value in reversed(list(enumerate(_ZETA, start=2))):
+        series = series * -small + value / k
+    series = series * small * small
+    far = jnp.where(near, 1, ratio)
+    log_gamma = jax.scipy.special.gammaln(1 + far)
+    of_scales = log_gamma + np.euler_gamma * (far - 1) - jnp.log(far)
+    return (
+        jnp.where(near, (1 - np.euler_gamma) * small + series, log_gamma),
+        jnp.where(near, series + _minus_log1p(small), of_scales),
+    )
+
+
+@with_slope(lambda x: divide(x, 1 + x))
+def _minus_log1p(x: jax.Array) -> jax.Array:
+    """x - log1p(x), -1/2 <= x <= 1: with y = x / (2 + x) it is x y - 2 y**3 / 3 - ..."""
+    y = x / (2 + x)
+    square = y * y
+    series = jnp.zeros_like(x)
+    for k in reversed(range(1, 18)):
+        series = series * square + 1 / (2 * k + 1)
+    return y * (x - 2 * square * series)
+
+
+@with_slope(expm1)
 def _expm1_minus(t: jax.Array) -> jax.Array:
     """exp(t) - 1 - t, without cancellation near 0."""
     near = jnp.abs(t) < 0.5

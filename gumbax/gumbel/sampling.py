@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from gumbax import _noise
 from gumbax._common import checks, keys, meshes, tangent
+from gumbax._common.rounding import divide, log_sigmoid, soft_minimum
 
 # Apart from the unconditional noise of the same key, from which the index may be drawn.
 _GIVEN_INDEX = 1
@@ -157,30 +158,29 @@ def _sample(
         if upper is None:
             return (loc + scale * gumbels).astype(dtype)
         upper = jnp.broadcast_to(upper.astype(wide), shape)
-        bound = jnp.broadcast_to((upper - loc) / scale, shape)
-        return _at_most(loc + scale * _truncate(bound, gumbels), upper, dtype)
+        law = (upper, loc, scale, gumbels)
+        value = tangent.with_tangent_of(_smooth, _truncated(*tangent.still(law)), *law)
+        return _at_most(value, upper, dtype)
 
     out = meshes.broadcast_spec(shape, loc, scale, upper)
     key = keys.consumed(key)
     return meshes.automatic(draw, out, key, upper, loc, scale, offset)
 
 
-def _truncate(bound: jax.Array, gumbels: jax.Array) -> jax.Array:
-    """-log(exp(-bound) + exp(-gumbels)), with derivatives by `bound` alone.
-
-    They are written in the value: the compiler would make the noise again for each, in
-    loops that it may search for ever.
-    """
-    fixed = tangent.still(bound)
-    value = -jnp.logaddexp(-fixed, -gumbels)
-    return tangent.with_tangent_of(_near, value, value, fixed, bound)
+def _truncated(upper, loc, scale, gumbels):
+    """loc - scale * log(exp(-bound) + exp(-gumbels)), bound = (upper - loc) / scale."""
+    return loc + scale * -jnp.logaddexp(-(upper - loc) / scale, -gumbels)
 
 
-def _near(value: jax.Array, fixed: jax.Array, bound: jax.Array) -> jax.Array:
-    """The truncated value as a function of the bound, from that of a fixed one."""
-    distance = jnp.where(jnp.isfinite(bound), fixed - bound, 0)
-    share = jnp.where(jnp.isfinite(fixed), jnp.exp(value - fixed), 0)
-    return value - jnp.log1p(share * jnp.expm1(distance))
+def _smooth(upper, loc, scale, gumbels):
+    """The same from the nearer end, whose derivatives cancel nowhere."""
+    bounded = jnp.isfinite(upper)
+    bound = divide(jnp.where(bounded, upper - loc, 0), scale)
+    excess = bound - gumbels
+    low = upper + scale * log_sigmoid(-excess)
+    high = loc + scale * (gumbels + log_sigmoid(excess))
+    free = jnp.where(upper > 0, loc + scale * gumbels, upper)
+    return jnp.where(bounded, jnp.where(excess < 0, low, high), free)
 
 
 def _at_most(value: jax.Array, upper: jax.Array, dtype: Any) -> jax.Array:
@@ -289,7 +289,7 @@ def _given_index(axis, key, logits, index):
     absent = free == -jnp.inf
     free = jnp.where(absent, 0, free)
     finite_top = jnp.where(jnp.isinf(top), 0, top)
-    others = -jnp.logaddexp(-free, -finite_top)
+    others = soft_minimum(free, finite_top)
     others = jnp.where(top == jnp.inf, free, others)
     # Where the winner is far above its own logit the sum cannot be told from the top.
     fixed_top = jax.lax.stop_gradient(top)

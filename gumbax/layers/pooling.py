@@ -87,7 +87,8 @@ def avg_pool(
     """
     _check("avg_pool", x)
     window = Window.make(x.shape[1:3], window_shape, strides, padding)
-    return _sum(window, x) / _counts(window, x.shape[1:3]).astype(x.dtype)
+    sums = _sum(window, windows.wide(x))
+    return (sums / _counts(window, x.shape[1:3]).astype(sums.dtype)).astype(x.dtype)
 
 
 def _check(function: str, x: jax.Array) -> None:
@@ -209,16 +210,17 @@ def _max_bwd(window, x, g):
         # The turned window meets the positions in reverse order.
         last = window.size[0] * window.size[1] - 1
         terms = [
-            jnp.where(place == last - i, cotangent, 0)
+            jnp.where(place == last - i, windows.wide(cotangent), 0)
             for i, ((_, place), (_, cotangent)) in enumerate(
                 zip(places, cotangents, strict=True)
             )
         ]
-        return functools.reduce(jnp.add, terms)
+        return functools.reduce(jnp.add, terms).astype(x.dtype)
 
     def stock(x, g):
         maxima = functools.partial(_stock, window, -jnp.inf, lax.max)
-        return jax.vjp(maxima, x)[1](g)[0]
+        pull_back = jax.vjp(maxima, windows.wide(x))[1]
+        return pull_back(windows.wide(g))[0].astype(x.dtype)
 
     return (_by_platform(shifted, stock, x, g),)
 

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from gumbax import _noise
 from gumbax._common import checks, keys, meshes
 from gumbax._common.meshes import Kind
+from gumbax._common.rounding import divide, logistic_prob, sigmoid
 from gumbax._common.tangent import still, with_tangent_of
 from gumbax._noise import threefry
 
@@ -118,7 +119,8 @@ def relaxed_bernoulli(
     operands, shape = _operands(
         "relaxed_bernoulli", key, logits, temperature, logistics, sample_shape
     )
-    return _sample(*operands, shape=shape, hard=hard)
+    dtype = operands[1].dtype
+    return _sample(*operands, shape=shape, hard=hard, dtype=dtype)
 
 
 def hard_concrete(
@@ -165,8 +167,10 @@ def hard_concrete(
     name = "hard_concrete"
     checks.stretch(name, low, high)
     operands, shape = _operands(name, key, logits, temperature, logistics, sample_shape)
-    relaxed = _sample(*operands, shape=shape, hard=False)
-    return _stretch_and_clip(relaxed, low=low, high=high)
+    wide = _noise.computation_dtype(operands[1].dtype)
+    relaxed = _sample(*operands, shape=shape, hard=False, dtype=wide)
+    gate = _stretch_and_clip(relaxed, low=low, high=high)
+    return gate.astype(operands[1].dtype)
 
 
 def hard_concrete_penalty(
@@ -208,7 +212,7 @@ def hard_concrete_penalty(
     operands, dtype = checks.reals(name, logits=logits, temperature=temperature)
     logits, temperature = operands
     scores = logits - _noise.positive(temperature) * math.log(-low / high)
-    return jax.nn.sigmoid(scores).astype(dtype)
+    return sigmoid(scores).astype(dtype)
 
 
 def hard_concrete_gate(
@@ -241,7 +245,7 @@ def hard_concrete_gate(
     name = "hard_concrete_gate"
     checks.stretch(name, low, high)
     (logits,), dtype = checks.reals(name, logits=logits)
-    return _stretch_and_clip(jax.nn.sigmoid(logits), low=low, high=high).astype(dtype)
+    return _stretch_and_clip(sigmoid(logits), low=low, high=high).astype(dtype)
 
 
 def _operands(name, key, logits, temperature, logistics, sample_shape):
@@ -280,16 +284,16 @@ def _scores(shape, key, logits, logistics):
 def _logit(key, logits, temperature, logistics, *, shape):
     def of(key, logits, temperature, logistics):
         scores = _scores(shape, key, logits, logistics)
-        return (scores / _noise.positive(temperature)).astype(logits.dtype)
+        return divide(scores, _noise.positive(temperature)).astype(logits.dtype)
 
     out = meshes.broadcast_spec(shape, logits, temperature, logistics)
     key = keys.consumed(key)
     return meshes.automatic(of, out, key, logits, temperature, logistics)
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "hard"))
-def _sample(key, logits, temperature, logistics, *, shape, hard):
-    rule = functools.partial(_gate, (shape, hard))
+@functools.partial(jax.jit, static_argnames=("shape", "hard", "dtype"))
+def _sample(key, logits, temperature, logistics, *, shape, hard, dtype):
+    rule = functools.partial(_gate, (shape, hard, dtype))
     out = meshes.broadcast_spec(shape, logits, temperature, logistics)
     key = keys.consumed(key)
     return meshes.automatic(rule, out, key, logits, temperature, logistics)
@@ -306,19 +310,23 @@ def _step(scores, temperature):
     return with_tangent_of(_relaxed, value, scores, temperature)
 
 
+def _exponent(scores, temperature):
+    """scores / temperature, 0 where the choice is certain and has no gradient."""
+    inside = jnp.where(jnp.isinf(scores), 0, scores)
+    return divide(inside, _noise.positive(temperature))
+
+
 def _relaxed(scores, temperature):
     """sigmoid(scores / temperature), flat at infinite scores."""
-    certain = jnp.isinf(scores)
-    temperature = _noise.positive(temperature)
-    inside = jax.nn.sigmoid(jnp.where(certain, 0, scores) / temperature)
-    return jnp.where(certain, (scores > 0).astype(scores.dtype), inside)
+    inside = sigmoid(_exponent(scores, temperature))
+    return jnp.where(jnp.isinf(scores), (scores > 0).astype(scores.dtype), inside)
 
 
 def _value(static, key, logits, temperature, logistics):
-    shape, hard = static
+    shape, hard, dtype = static
     scores = _scores(shape, key, logits, logistics)
     function = _step if hard else _relaxed
-    return function(scores, temperature).astype(logits.dtype)
+    return function(scores, temperature).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -333,20 +341,18 @@ def _gate_fwd(static, key, logits, temperature, logistics):
 
 def _gate_bwd(static, residuals, cotangent):
     key, logits, temperature, logistics = residuals
-    shape, _ = static
+    shape, _, _ = static
     scores = _scores(shape, key, logits, logistics)
-    temperature = _noise.positive(temperature)
-    inside = jnp.where(jnp.isinf(scores), 0, scores) / temperature
-    slope = jax.nn.sigmoid(inside) * jax.nn.sigmoid(-inside) / temperature
-    slope = jnp.where(jnp.isinf(scores), 0, slope)
-    scores_bar = slope * cotangent.astype(temperature.dtype)
+    inside = _exponent(scores, temperature)
+    slope = jnp.where(jnp.isinf(scores), 0, logistic_prob(inside))
+    bar = divide(slope * cotangent.astype(temperature.dtype), temperature)
     logistics_bar = None
     if logistics is not None:
-        logistics_bar = Kind.of(logistics).cotangent(scores_bar)
+        logistics_bar = Kind.of(logistics).cotangent(bar)
     return (
         None,
-        Kind.of(logits).cotangent(scores_bar),
-        Kind.of(temperature).cotangent(-inside * scores_bar),
+        Kind.of(logits).cotangent(bar),
+        Kind.of(temperature).cotangent(-inside * bar),
         logistics_bar,
     )
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from gumbax import _noise
 from gumbax._common import checks, keys, meshes
-from gumbax.samplers.scores import argmax, maximum, powers
+from gumbax.samplers.scores import argmax, exponents, leader
 
 # Categories in a block, each block drawn with one Gumbel.
 _BLOCK = 512
@@ -111,8 +111,8 @@ def _index(axis, samples, key, logits, where):
 
 def _log_sums(axis: int, scores: jax.Array) -> jax.Array:
     """logsumexp of each block, less the maximum of the row."""
-    top = maximum(axis, scores)
-    weights = powers(scores, top, jnp.ones_like(top))
+    top, _ = leader(axis, scores)
+    weights = jnp.exp(exponents(scores, top, jnp.ones_like(top)))
     missing = -scores.shape[axis] % _BLOCK
     padding = [(0, missing if i == axis else 0) for i in range(scores.ndim)]
     weights = jnp.pad(weights, padding)

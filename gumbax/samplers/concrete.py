@@ -2,14 +2,16 @@
 
 A relaxed sample of `gumbel_softmax` has the Concrete law on the simplex, its logarithm
 from `log_gumbel_softmax` the ExpConcrete law; `relaxed_bernoulli` and `hard_concrete`
-have the binary ones. At low temperature samples round to the boundary
-of the simplex, where the density is 0, infinite or in between: score samples in log
-space (`exp_log_prob`, `binary_logit_log_prob`), where nothing rounds.
+have the binary ones. At low temperature samples round to the boundary of the simplex,
+where the density is 0, infinite or in between: it is read as the nearest point inside,
+as other libraries do. In log space (`exp_log_prob`, `binary_logit_log_prob`) nothing
+rounds.
 """
 
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from jax.typing import ArrayLike
 
 from gumbax import _noise
 from gumbax._common import checks, meshes
+from gumbax._common.rounding import log_sigmoid, logistic_log_prob
 
 
 def log_prob(
@@ -31,9 +34,9 @@ def log_prob(
     lgamma(K) + (K - 1) log(t) + sum_k (log_softmax(logits - t log(x)) - log(x))_k,
     with respect to the Lebesgue measure of the first K - 1 coordinates.
 
-    Where m coordinates are exactly 0 this is the limit as they go to 0 together: inf,
-    finite or -inf as t is below, at or above m / (K - m). A category with logit -inf
-    does not exist: it must be 0, and K does not count it.
+    A coordinate that is exactly 0, to which samples round, is read as the nearest number
+    above it, and has no gradient: value and gradients are finite at every sample. A
+    category with logit -inf does not exist: it must be 0, and K does not count it.
 
     Args:
         x: points of the simplex, [..., K]; that they sum to 1 is not checked.
@@ -60,7 +63,8 @@ def log_prob(
     operands, dtype, axis = _categorical(
         "concrete.log_prob", "x", x, logits, temperature, axis
     )
-    return _log_prob(*operands, axis=axis).astype(dtype)
+    ends = _ends(x, operands[0].dtype)
+    return _log_prob(*operands, axis=axis, ends=ends).astype(dtype)
 
 
 def exp_log_prob(
@@ -112,8 +116,8 @@ def binary_log_prob(
 ) -> jax.Array:
     """Log density of the binary Concrete law (relaxed Bernoulli) on [0, 1].
 
-    At 0 and 1 it is the limit: inf, finite or -inf as the temperature is below, at or
-    above 1.
+    Exactly 0 and 1, to which samples round, are read as the nearest numbers between
+    them, and have no gradient: value and gradients are finite at every sample.
 
     Args:
         x: points of [0, 1]; others give NaN.
@@ -130,14 +134,16 @@ def binary_log_prob(
         ValueError: the arguments do not fit, or a Python `temperature` is not above 0.
 
     Example:
-        >>> binary_log_prob(jnp.array([0.0, 0.25, 1.0]), 0.0).tolist()
-        [0.0, 0.0, 0.0]
+        >>> x = jnp.array([0.0, 0.25, 1.0])
+        >>> bool(jnp.allclose(binary_log_prob(x, 0.0), 0.0, atol=1e-6))
+        True
 
     References:
         Maddison, Mnih, Teh, 2017, App. B. https://arxiv.org/abs/1611.00712
     """
     operands, dtype = _binary("concrete.binary_log_prob", "x", x, logits, temperature)
-    return _binary_log_prob(*operands).astype(dtype)
+    ends = _ends(x, operands[0].dtype)
+    return _binary_log_prob(*operands, ends=ends).astype(dtype)
 
 
 def binary_logit_log_prob(
@@ -243,12 +249,58 @@ def _of_positive(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]
     return log_density
 
 
-def _constant(exists: jax.Array, temperature: jax.Array, axis: int) -> jax.Array:
-    """lgamma(K) + (K - 1) log(t), K being the number of existing categories."""
-    count = jnp.sum(exists, axis=axis).astype(temperature.dtype)
-    count = jnp.maximum(count, 1)
-    log_temperature = jnp.log(jnp.squeeze(temperature, axis))
-    return jax.scipy.special.gammaln(count) + (count - 1) * log_temperature
+# The nearest values to 0 and 1 between them, as the type of the samples knows them, and
+# as a normal number in the type of the computation.
+Ends = tuple[float, float]
+
+
+def _ends(x: ArrayLike, wide: Any) -> Ends:
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = wide
+    info = jnp.finfo(dtype)
+    lowest = max(float(info.smallest_subnormal), float(jnp.finfo(wide).tiny))
+    return lowest, 1 - float(info.epsneg)
+
+
+def _stirling(count: jax.Array) -> jax.Array:
+    """lgamma(n) - n log(n) + n, n >= 1: of the size of log(n), without a difference."""
+    many = jnp.maximum(count, 16)
+    series = 1 / 12 - (1 / 360 - 1 / 1260 / many**2) / many**2
+    large = (math.log(2 * math.pi) - jnp.log(many)) / 2 + series / many
+    few = jnp.minimum(count, 16)
+    small = jax.scipy.special.gammaln(few) - few * jnp.log(few) + few
+    return jnp.where(count < 16, small, large)
+
+
+def _density(y, logits, use, count, temperature, *, axis, others=0.0):
+    """lgamma(n) + (n - 1) log(t) + sum(log_softmax(logits - t y) + others) of n.
+
+    The sum does not change with a constant added to y or to the logits: centred, what
+    is rounded is small. So it is with n log(n) taken out of lgamma(n).
+    """
+    share = 1 / count
+
+    def centre(values):
+        values = jnp.where(use, values, 0)
+        middle = jnp.sum(values, axis, keepdims=True) * share
+        return jnp.where(use, values - jax.lax.stop_gradient(middle), 0)
+
+    scores = centre(centre(logits) - temperature * centre(y))
+    highest = jnp.max(scores, axis, keepdims=True, where=use, initial=-jnp.inf)
+    highest = jax.lax.stop_gradient(jnp.where(highest == -jnp.inf, 0, highest))
+    powers = jnp.where(use, jnp.exp(scores - highest), 0)
+    mean = jnp.sum(powers, axis, keepdims=True) * share
+    log_mean = jnp.log(jnp.where(mean == 0, 1, mean)) + highest
+    log_temperature = jnp.log(temperature)
+    each = scores - log_mean - 1 + log_temperature + others
+    value = jnp.sum(jnp.where(use, each, 0), axis=axis)
+    value = value - jnp.squeeze(log_temperature, axis)
+    return value + _stirling(jnp.squeeze(count, axis))
+
+
+def _number(exists: jax.Array, dtype: Any, axis: int) -> jax.Array:
+    return jnp.maximum(jnp.sum(exists, axis=axis, keepdims=True), 1).astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
@@ -259,39 +311,20 @@ def _exp_log_prob(y, logits, temperature, *, axis):
     # A missing category that is there, or an existing one that is missing.
     impossible = exists & ((logits == -jnp.inf) | (y == -jnp.inf))
     use = exists & ~impossible
-    scores = jnp.where(use, logits - temperature * jnp.where(use, y, 0), -jnp.inf)
-    scores = jnp.where(jnp.any(use, axis=axis, keepdims=True), scores, 0)
-    terms = jnp.where(use, jax.nn.log_softmax(scores, axis=axis), 0)
-    value = jnp.sum(terms, axis=axis) + _constant(exists, temperature, axis)
+    count = _number(exists, y.dtype, axis)
+    value = _density(y, logits, use, count, temperature, axis=axis)
     return jnp.where(jnp.any(impossible, axis=axis), -jnp.inf, value)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
+@functools.partial(jax.jit, static_argnames=("axis", "ends"))
 @meshes.on_automatic_axes
 @_of_positive
-def _log_prob(x, logits, temperature, *, axis):
+def _log_prob(x, logits, temperature, *, axis, ends):
     exists = logits != -jnp.inf
-    zero = exists & (x == 0)
-    inside = exists & ~zero
-    log_x = jnp.log(jnp.where(inside, x, 1))
-    theta = jnp.where(exists, logits, 0)
-    # With m zeros at x = exp(-L), L -> inf, the log density is
-    # L (m - t (K - m)) + sum_k theta_k - (t + 1) sum_inside log_x - K total
-    # where the total is that of the logits at zero, and of all scores if there is none.
-    any_zero = jnp.any(zero, axis=axis, keepdims=True)
-    leading = jnp.where(any_zero, zero, inside)
-    scores = jnp.where(leading, theta - temperature * log_x, -jnp.inf)
-    total = jax.nn.logsumexp(scores, axis=axis, keepdims=True)
-    total = jnp.where(jnp.any(exists, axis=axis, keepdims=True), total, 0)
-    each = theta - (temperature + 1) * log_x - total
-    value = jnp.sum(jnp.where(exists, each, 0), axis=axis)
-    value = value + _constant(exists, temperature, axis)
-    m = jnp.sum(zero, axis=axis).astype(x.dtype)
-    others = jnp.sum(inside, axis=axis).astype(x.dtype)
-    power = m - jnp.squeeze(temperature, axis) * others
-    balanced = jnp.abs(power) <= 4 * jnp.finfo(x.dtype).eps * m
-    at_zero = jnp.where(balanced, value, jnp.where(power > 0, jnp.inf, -jnp.inf))
-    value = jnp.where(jnp.squeeze(any_zero, axis) & ~jnp.isnan(value), at_zero, value)
+    log_x = jnp.log(jnp.where(exists, jnp.where(x == 0, ends[0], x), 1))
+    count = _number(exists, x.dtype, axis)
+    options = {"axis": axis, "others": -log_x}
+    value = _density(log_x, logits, exists, count, temperature, **options)
     return jnp.where(jnp.any(~exists & (x > 0), axis=axis), -jnp.inf, value)
 
 
@@ -301,29 +334,22 @@ def _log_prob(x, logits, temperature, *, axis):
 def _binary_logit_log_prob(logit, logits, temperature):
     far = jnp.isinf(logit) | jnp.isinf(logits)
     d = jnp.where(far, 0, temperature * logit - logits)
-    value = jnp.log(temperature) - d - 2 * jax.nn.softplus(-d)
+    value = jnp.log(temperature) + logistic_log_prob(d)
     value = jnp.where(far, -jnp.inf, value)
     return jnp.where(far & (logit == logits), jnp.inf, value)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="ends")
 @meshes.on_automatic_axes
 @_of_positive
-def _binary_log_prob(x, logits, temperature):
+def _binary_log_prob(x, logits, temperature, *, ends):
     at_0, at_1 = x == 0, x == 1
-    inside = jnp.where(at_0 | at_1, 0.5, x)
+    inside = jnp.where(at_0, ends[0], jnp.where(at_1, ends[1], x))
     log_x, log_rest = jnp.log(inside), jnp.log1p(-inside)
     value = _binary_logit_log_prob(log_x - log_rest, logits, temperature)
     value = value - log_x - log_rest
-    # At an end the density is that of distance ** (temperature - 1).
-    limit = jnp.log(temperature) + jnp.where(at_0, -logits, logits)
-    infinite = jnp.where(temperature < 1, jnp.inf, -jnp.inf)
-    limit = jnp.where(temperature == 1, limit, infinite)
-    limit = jnp.where(
-        jnp.isinf(logits), jnp.where(at_1 == (logits > 0), jnp.inf, -jnp.inf), limit
-    )
-    limit = jnp.where(jnp.isnan(logits), jnp.nan, limit)
-    return jnp.where(at_0 | at_1, limit, value)
+    point = jnp.where(at_1 == (logits > 0), jnp.inf, -jnp.inf)
+    return jnp.where((at_0 | at_1) & jnp.isinf(logits), point, value)
 
 
 @functools.partial(jax.jit, static_argnames=("low", "high"))
@@ -333,9 +359,11 @@ def _hard_log_prob(z, logits, temperature, *, low, high):
     at_0, at_1 = z == 0, z == 1
     inside = (z > 0) & (z < 1)
     stretched = (jnp.where(inside, z, 0.5) - low) / (high - low)
-    value = _binary_log_prob(stretched, logits, temperature) - math.log(high - low)
-    log_0 = jax.nn.log_sigmoid(temperature * math.log(-low / high) - logits)
-    log_1 = jax.nn.log_sigmoid(logits - temperature * math.log((1 - low) / (high - 1)))
+    # Strictly between 0 and 1: the ends are not met.
+    value = _binary_log_prob(stretched, logits, temperature, ends=(0.0, 1.0))
+    value = value - math.log(high - low)
+    log_0 = log_sigmoid(temperature * math.log(-low / high) - logits)
+    log_1 = log_sigmoid(logits - temperature * math.log((1 - low) / (high - 1)))
     value = jnp.where(at_0, log_0, jnp.where(at_1, log_1, value))
     outside = (z < 0) | (z > 1)
     return jnp.where(outside, -jnp.inf, jnp.where(jnp.isnan(z), jnp.nan, value))

@@ -120,8 +120,8 @@ def gumbel_softmax(
     """
     name = "gumbel_softmax"
     given = _operands(name, key, logits, axis, where, gumbels, sample_shape)
-    rule = rules.straight_through if hard else rules.relaxed
-    return _relax(name, rule, given, temperature)
+    form = rules.STRAIGHT_THROUGH if hard else rules.RELAXED
+    return _relax(name, form, given, temperature)
 
 
 def log_gumbel_softmax(
@@ -171,7 +171,7 @@ def log_gumbel_softmax(
     """
     name = "log_gumbel_softmax"
     given = _operands(name, key, logits, axis, where, gumbels, sample_shape)
-    return _relax(name, rules.log_relaxed, given, temperature)
+    return _relax(name, rules.LOG_RELAXED, given, temperature)
 
 
 class _Operands(NamedTuple):
@@ -200,10 +200,11 @@ def _operands(name, key, logits, axis, where, gumbels, sample_shape) -> _Operand
     return _Operands(key, logits, gumbels, where, len(samples) + axis, shape)
 
 
-def _relax(name, rule, given: _Operands, temperature: ArrayLike) -> jax.Array:
+def _relax(name, form, given: _Operands, temperature: ArrayLike) -> jax.Array:
     wide = _noise.computation_dtype(given.logits.dtype)
     rows = checks.temperature(name, temperature, given.shape, given.axis, wide)
-    return rule(
+    return rules.sample(
+        form,
         given.key,
         given.logits,
         rows,

@@ -7,12 +7,16 @@ broadcast. One choice is a row. The public functions and their checks are in
 """
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gumbax._common import keys, meshes
 from gumbax._common.meshes import Kind
+from gumbax._common.rounding import divide, is_zero
 from gumbax._common.tangent import still, with_tangent_of
 from gumbax.samplers import scores
 
@@ -30,168 +34,129 @@ def index(key, logits, gumbels, where, *, axis, shape):
     return meshes.automatic(of, out, keys.consumed(key), logits, gumbels, where)
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "shape"))
-def relaxed(key, logits, temperature, gumbels, where, *, axis, shape):
-    rule = functools.partial(_relaxed, (axis, shape))
-    return _sample(rule, shape, key, logits, temperature, gumbels, where)
+# One rule for all forms. What it keeps are the weights y of the categories, where they
+# are the output, and the index of each row's winner, at which cotangents are centred.
+# Where the temperature has a gradient, which needs scores and not the logarithm of what
+# was rounded, and behind a hard value, weights are made again from the key: nothing of
+# the size of the logits is kept then. Either way that is one array at most.
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "shape"))
-def log_relaxed(key, logits, temperature, gumbels, where, *, axis, shape):
-    rule = functools.partial(_log_relaxed, (axis, shape))
-    return _sample(rule, shape, key, logits, temperature, gumbels, where)
+class Form(NamedTuple):
+    """A sample of a choice, and its gradient. Functions of an axis and scores.
+
+    Attributes:
+        output: the sample from (axis, scores, temperature, winner), with the derivatives
+            of the weights: else second derivatives would run and be silently wrong.
+        weights: in the form that `pull` takes, from the same.
+        pull: the gradient by the exponents, from (axis, weights, cotangent, index).
+        none: what stands among the weights for a category without one.
+        keeps_output: the output is the weights.
+    """
+
+    output: Callable[..., jax.Array]
+    weights: Callable[..., jax.Array]
+    pull: Callable[..., jax.Array]
+    none: float
+    keeps_output: bool
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "shape"))
-def straight_through(key, logits, temperature, gumbels, where, *, axis, shape):
-    rule = functools.partial(_straight_through, (axis, shape))
-    return _sample(rule, shape, key, logits, temperature, gumbels, where)
+def _hard(axis, perturbed, temperature, winner):
+    value = scores.one_hot(axis, still(perturbed), winner)
+    weights = functools.partial(_softmax_of, axis)
+    return with_tangent_of(weights, value, perturbed, temperature, winner)
 
 
-def _sample(rule, shape, key, *operands):
+def _softmax_of(axis, perturbed, temperature, winner):
+    return scores.softmax(axis, perturbed, temperature, winner)
+
+
+RELAXED = Form(scores.softmax, scores.softmax, scores.pull, 0, True)
+LOG_RELAXED = Form(
+    scores.log_softmax, scores.log_softmax, scores.log_pull, -np.inf, True
+)
+STRAIGHT_THROUGH = Form(_hard, scores.softmax, scores.pull, 0, False)
+
+
+@functools.partial(jax.jit, static_argnames=("form", "axis", "shape"))
+def sample(form: Form, key, logits, temperature, gumbels, where, *, axis, shape):
+    """One draw for each row."""
+    rule = functools.partial(_sample, (form, axis, shape))
+    operands = (logits, temperature, gumbels, where)
     out = meshes.broadcast_spec(shape, *operands)
     return meshes.automatic(rule, out, keys.consumed(key), *operands)
 
 
-def _cotangents(scores_bar, temperature_bar, temperature, logits, gumbels):
-    """Of (key, logits, temperature, gumbels, where), from what they were broadcast to.
+def _value(static, key, logits, temperature, gumbels, where):
+    form, axis, shape = static
+    perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
+    winner = scores.leader(axis, perturbed)
+    output = form.output(axis, perturbed, temperature, winner)
+    return _rounded(output, logits.dtype), winner
 
-    The last three are the kinds of the operands.
-    """
-    return (
-        None,
-        logits.cotangent(scores_bar),
-        temperature.cotangent(temperature_bar),
-        None if gumbels is None else gumbels.cotangent(scores_bar),
-        None,
-    )
+
+def _rounded(output, dtype):
+    """In a dtype; what is finite stays finite."""
+    if dtype != jnp.float16:
+        return output.astype(dtype)
+    lowest = np.asarray(np.finfo(np.float16).min, output.dtype)
+    held = (output < lowest) & (output != -jnp.inf)
+    return jnp.where(held, lowest, output).astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sample(static, key, logits, temperature, gumbels, where):
+    return _value(static, key, logits, temperature, gumbels, where)[0]
+
+
+def _sample_fwd(static, *operands):
+    form, _, _ = static
+    learned = operands[2].perturbed
+    operands = jax.custom_derivatives.custom_vjp_primal_tree_values(operands)
+    _, logits, temperature, gumbels, _ = operands
+    output, (top, index) = _value(static, *operands)
+    kinds = _kinds(temperature if learned else None, logits, gumbels)
+    if form.keeps_output and not learned:
+        return output, (output, None, index, temperature, kinds)
+    return output, (None, (operands, top), index, temperature, kinds)
+
+
+def _sample_bwd(static, residuals, cotangent):
+    form, axis, shape = static
+    output, again, index, temperature, kinds = residuals
+    if is_zero(cotangent):
+        cotangent = jnp.zeros(cotangent.shape, cotangent.dtype)
+    if again is None:
+        weights = output.astype(temperature.dtype)
+    else:
+        (key, logits, _, gumbels, where), top = again
+        perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
+        weights = form.weights(axis, perturbed, temperature, (top, index))
+    bar = form.pull(axis, weights, cotangent, index)
+    temperature_bar = None
+    if kinds[0] is not None:
+        counts = weights != form.none
+        below = scores.finite_exponents(counts, perturbed, temperature, top)
+        along = jnp.sum(bar * below, axis=axis, keepdims=True)
+        temperature_bar = divide(-along, temperature)
+    return _cotangents(divide(bar, temperature), temperature_bar, *kinds)
+
+
+_sample.defvjp(_sample_fwd, _sample_bwd, symbolic_zeros=True)
 
 
 def _kinds(*operands):
     return tuple(None if x is None else Kind.of(x) for x in operands)
 
 
-def _inner(axis: int, weighted: jax.Array) -> jax.Array:
-    """Sum of each row; NaN, and never infinite, where the cotangent overflowed.
+def _cotangents(scores_bar, temperature_bar, temperature, logits, gumbels):
+    """Of (key, logits, temperature, gumbels, where), from what they were broadcast to.
 
-    The selection keeps a library that XLA on CPU hands reductions to from taking the
-    arithmetic behind it too, which would materialise a temperature for each element.
+    The last three are the kinds of the operands, None where there is no gradient.
     """
-    summed = jnp.sum(weighted, axis=axis, keepdims=True)
-    return jnp.where(jnp.isfinite(summed), summed, jnp.nan)
-
-
-# Relaxed: the only residual of the size of the logits is the output itself.
-
-
-def _relaxed_value(static, key, logits, temperature, gumbels, where):
-    axis, shape = static
-    perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
-    return scores.softmax(axis, perturbed, temperature).astype(logits.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _relaxed(static, key, logits, temperature, gumbels, where):
-    return _relaxed_value(static, key, logits, temperature, gumbels, where)
-
-
-def _relaxed_fwd(static, key, logits, temperature, gumbels, where):
-    y = _relaxed_value(static, key, logits, temperature, gumbels, where)
-    return y, (y, temperature, _kinds(temperature, logits, gumbels))
-
-
-def _relaxed_bwd(static, residuals, cotangent):
-    axis, _ = static
-    y, temperature, kinds = residuals
-    y = y.astype(temperature.dtype)
-    # A category of weight 0 (masked, or underflowed) has no gradient, whatever the
-    # loss is there: that of an entropy is infinite.
-    weighted = jnp.where(y == 0, 0, y * cotangent.astype(temperature.dtype))
-    centred = weighted - y * _inner(axis, weighted)
-    log_y = jnp.log(jnp.where(y == 0, 1, y))
-    along = jnp.sum(centred * log_y, axis=axis, keepdims=True)
-    return _cotangents(centred / temperature, -along / temperature, *kinds)
-
-
-_relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
-
-
-# In log space: again the output is the residual.
-
-
-def _log_relaxed_value(static, key, logits, temperature, gumbels, where):
-    axis, shape = static
-    perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
-    return scores.log_softmax(axis, perturbed, temperature).astype(logits.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _log_relaxed(static, key, logits, temperature, gumbels, where):
-    return _log_relaxed_value(static, key, logits, temperature, gumbels, where)
-
-
-def _log_relaxed_fwd(static, key, logits, temperature, gumbels, where):
-    log_y = _log_relaxed_value(static, key, logits, temperature, gumbels, where)
-    return log_y, (log_y, temperature, _kinds(temperature, logits, gumbels))
-
-
-def _log_relaxed_bwd(static, residuals, cotangent):
-    axis, _ = static
-    log_y, temperature, kinds = residuals
-    log_y = log_y.astype(temperature.dtype)
-    counts = log_y != -jnp.inf
-    cotangent = jnp.where(counts, cotangent.astype(temperature.dtype), 0)
-    inner = jnp.sum(cotangent, axis=axis, keepdims=True)
-    centred = cotangent - jnp.exp(log_y) * inner
-    along = jnp.sum(centred * jnp.where(counts, log_y, 0), axis=axis, keepdims=True)
-    return _cotangents(centred / temperature, -along / temperature, *kinds)
-
-
-_log_relaxed.defvjp(_log_relaxed_fwd, _log_relaxed_bwd)
-
-
-# Straight-through: the noise is made again in the backward pass.
-
-
-def _hard(axis: int, perturbed: jax.Array, temperature: jax.Array) -> jax.Array:
-    """Hard value whose derivatives are those of the relaxed one.
-
-    The forward rule must use this and not the plain one-hot, whose derivative is zero:
-    second derivatives would run and be silently wrong.
-    """
-    value = scores.one_hot(axis, still(perturbed))
-    relaxed = functools.partial(scores.softmax, axis)
-    return with_tangent_of(relaxed, value, perturbed, temperature)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _straight_through(static, key, logits, temperature, gumbels, where):
-    del temperature
-    axis, shape = static
-    perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
-    return scores.one_hot(axis, perturbed).astype(logits.dtype)
-
-
-def _straight_through_fwd(static, key, logits, temperature, gumbels, where):
-    axis, shape = static
-    perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
-    hard = _hard(axis, perturbed, temperature).astype(logits.dtype)
-    top = scores.maximum(axis, perturbed)
-    return hard, (key, logits, temperature, gumbels, where, top)
-
-
-def _straight_through_bwd(static, residuals, cotangent):
-    axis, shape = static
-    key, logits, temperature, gumbels, where, top = residuals
-    perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
-    powers = scores.powers(perturbed, top, temperature)
-    total = scores.total(axis, powers)
-    weighted = jnp.where(powers == 0, 0, powers * cotangent.astype(temperature.dtype))
-    inner = _inner(axis, weighted) / total
-    centred = (weighted - powers * inner) / (total * temperature)
-    log_powers = jnp.log(jnp.where(powers == 0, 1, powers))
-    along = jnp.sum(centred * log_powers, axis=axis, keepdims=True)
-    return _cotangents(centred, -along, *_kinds(temperature, logits, gumbels))
-
-
-_straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
+    return (
+        None,
+        logits.cotangent(scores_bar),
+        None if temperature is None else temperature.cotangent(temperature_bar),
+        None if gumbels is None else gumbels.cotangent(scores_bar),
+        None,
+    )

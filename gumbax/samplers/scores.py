@@ -8,6 +8,7 @@ import numpy as np
 
 from gumbax import _noise
 from gumbax._common import sizes
+from gumbax._common.rounding import divide, expm1
 from gumbax._common.tangent import still, with_tangent_of
 
 # Categories in a block of the two-level maximum.
@@ -115,20 +116,33 @@ def _block_maxima(axis: int, scores: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def maximum(axis: int, scores: jax.Array) -> jax.Array:
-    """Maximum of each row, kept as an axis, without gradient.
+def leader(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`argmax` that does not ask for NaN, which shows in what is made of the scores.
 
-    Anything for a row with a NaN, which shows in what is computed from the scores.
+    Anything for a row with a NaN; the index is in bounds in every row.
     """
-    return _platform_argmax(axis, jax.lax.stop_gradient(scores))[0]
+    top, index = _platform_argmax(axis, jax.lax.stop_gradient(scores))
+    return top, jnp.maximum(index, 0)
 
 
-def one_hot(axis: int, scores: jax.Array) -> jax.Array:
-    """One-hot of the maximum; rows of NaN and of all -inf become NaN and zeros."""
-    top, index = argmax(axis, scores)
-    category = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
-    hit = (category == index).astype(scores.dtype)
-    return jnp.where(jnp.isnan(top), jnp.nan, hit)
+def one_hot(
+    axis: int, scores: jax.Array, winner: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """One-hot of the winner; rows of NaN and of all -inf become NaN and zeros."""
+    top, index = winner
+    hit = (_at(axis, scores, index) & (top != -jnp.inf)).astype(scores.dtype)
+    undefined = jnp.any(jnp.isnan(scores), axis=axis, keepdims=True)
+    return jnp.where(undefined, jnp.nan, hit)
+
+
+def _at(axis: int, x: jax.Array, index: jax.Array) -> jax.Array:
+    """Whether an element is the one of its row at the index."""
+    return jax.lax.broadcasted_iota(jnp.int32, x.shape, axis) == index
+
+
+def value_at(axis: int, x: jax.Array, index: jax.Array) -> jax.Array:
+    """The element of each row at an index in bounds."""
+    return jnp.take_along_axis(x, index, axis=axis, mode="promise_in_bounds")
 
 
 def exponents(scores: jax.Array, top: jax.Array, temperature: jax.Array) -> jax.Array:
@@ -147,66 +161,135 @@ def exponents(scores: jax.Array, top: jax.Array, temperature: jax.Array) -> jax.
     return jnp.where(below > 0, 0, below) / _noise.positive(temperature)
 
 
-def powers(scores: jax.Array, top: jax.Array, temperature: jax.Array) -> jax.Array:
-    """exp((scores - top) / temperature) with finite derivatives at infinities.
-
-    `top` is a constant of the row: it has no derivative.
-    """
-    operands = (scores, top, temperature)
-    value = jnp.exp(exponents(*still(operands)))
-    return with_tangent_of(_smooth_powers, value, *operands)
-
-
-def _counted(
-    counts: jax.Array, scores: jax.Array, top: jax.Array, temperature: jax.Array
-) -> jax.Array:
-    """Exponents, 0 for what does not count: weight 0, or certainty."""
-    finite_top = jnp.where(jnp.isinf(top), 0, jax.lax.stop_gradient(top))
-    return (jnp.where(counts, scores, finite_top) - finite_top) / temperature
-
-
-def _smooth_powers(
-    scores: jax.Array, top: jax.Array, temperature: jax.Array
-) -> jax.Array:
-    value = jnp.exp(exponents(*still((scores, top, temperature))))
-    counts = (value != 0) & jnp.isfinite(scores)
-    smooth = jnp.exp(_counted(counts, scores, top, temperature))
-    return jnp.where(counts, smooth, value)
-
-
 def total(axis: int, weights: jax.Array) -> jax.Array:
     """Sum of each row, kept as an axis; 1 for a row without any weight."""
     summed = jnp.sum(weights, axis=axis, keepdims=True)
     return jnp.where(summed == 0, 1, summed)
 
 
-def softmax(axis: int, scores: jax.Array, temperature: jax.Array) -> jax.Array:
-    """softmax(scores / temperature); zeros for a row that is all -inf."""
-    weights = powers(scores, maximum(axis, scores), temperature)
-    return weights / total(axis, weights)
-
-
-def log_softmax(axis: int, scores: jax.Array, temperature: jax.Array) -> jax.Array:
-    """log(softmax(scores / temperature)) without underflow."""
-    value = _log_softmax_value(axis, *still((scores, temperature)))
-    smooth = functools.partial(_smooth_log_softmax, axis)
-    return with_tangent_of(smooth, value, scores, temperature)
-
-
-def _log_softmax_value(
-    axis: int, scores: jax.Array, temperature: jax.Array
+def softmax(
+    axis: int,
+    scores: jax.Array,
+    temperature: jax.Array,
+    winner: tuple[jax.Array, jax.Array],
 ) -> jax.Array:
-    top = maximum(axis, scores)
-    weights = powers(scores, top, temperature)
-    value = exponents(scores, top, temperature) - jnp.log(total(axis, weights))
-    return jnp.where((top == jnp.inf) & (scores < jnp.inf), -jnp.inf, value)
+    """softmax(scores / temperature); zeros for a row that is all -inf.
+
+    `winner` is what `leader` finds; it has no derivative.
+    """
+    top, index = winner
+    powers = jnp.exp(exponents(*still((scores, top, temperature))))
+    value = powers / total(axis, powers)
+    smooth = functools.partial(_smooth, axis, _softmax)
+    return with_tangent_of(smooth, value, value != 0, scores, temperature, top, index)
 
 
-def _smooth_log_softmax(
-    axis: int, scores: jax.Array, temperature: jax.Array
+def log_softmax(
+    axis: int,
+    scores: jax.Array,
+    temperature: jax.Array,
+    winner: tuple[jax.Array, jax.Array],
 ) -> jax.Array:
-    value = _log_softmax_value(axis, *still((scores, temperature)))
-    counts = (value != -jnp.inf) & jnp.isfinite(scores)
-    shifted = _counted(counts, scores, maximum(axis, scores), temperature)
-    weights = jnp.where(counts, jnp.exp(shifted), 0)
-    return jnp.where(counts, shifted - jnp.log(total(axis, weights)), value)
+    """log(softmax(scores / temperature)) without underflow, exact at the winner."""
+    top, index = winner
+    below = exponents(*still((scores, top, temperature)))
+    others = jnp.where(_at(axis, scores, index), 0, jnp.exp(below))
+    value = below - jnp.log1p(jnp.sum(others, axis=axis, keepdims=True))
+    value = jnp.where((top == jnp.inf) & (scores < jnp.inf), -jnp.inf, value)
+    smooth = functools.partial(_smooth, axis, _log_softmax)
+    counts = value != -jnp.inf
+    return with_tangent_of(smooth, value, counts, scores, temperature, top, index)
+
+
+# Their derivatives. With y the softmax, d a direction and u = d - d[winner], that of the
+# logarithms is u - sum(y u), and y's is y times that: nothing is subtracted from a y
+# near 1, nor is it in what reverse mode makes of it.
+
+
+def finite_exponents(
+    counts: jax.Array, scores: jax.Array, temperature: jax.Array, top: jax.Array
+) -> jax.Array:
+    """Exponents with derivatives, 0 for what does not count: weight 0, or certainty."""
+    counts = counts & jnp.isfinite(scores)
+    finite_top = jnp.where(jnp.isinf(top), 0, jax.lax.stop_gradient(top))
+    below = jnp.where(counts, scores, finite_top) - finite_top
+    return divide(below, _noise.positive(temperature))
+
+
+def _smooth(axis, function, counts, scores, temperature, top, index):
+    below = finite_exponents(counts, scores, temperature, top)
+    # What has no weight, with the value that gives it none.
+    below = jnp.where(counts, below, -jnp.inf)
+    return function(axis, below, index)
+
+
+def _centred(axis: int, counts: jax.Array, c: jax.Array, index: jax.Array) -> jax.Array:
+    """c less its value at the index; 0 for what does not count, whatever c is there."""
+    wide = _noise.computation_dtype(c.dtype)
+    # Widened after it is looked up: what is looked up in stands in memory.
+    at_winner = value_at(axis, c, index).astype(wide)
+    return jnp.where(counts, c.astype(wide) - at_winner, 0)
+
+
+def pull(axis: int, y: jax.Array, c: jax.Array, index: jax.Array) -> jax.Array:
+    """y (c - sum(y c)): a cotangent through a softmax y whose winner is at the index.
+
+    Right to rounding in each row, however near to 1 the winner is and whatever offset c
+    has: that of a constant is exactly 0. A category of weight 0 (masked, or
+    underflowed) has none, whatever the loss is there: that of an entropy is infinite.
+    """
+    weighted = y * _centred(axis, y != 0, c, index)
+    inner = jnp.sum(weighted, axis=axis, keepdims=True)
+    # NaN, and never infinite, where c is too large. The selection keeps a library that
+    # XLA on CPU hands reductions to from taking the arithmetic behind it too, which
+    # would materialise a temperature for each element.
+    return weighted - y * jnp.where(jnp.isfinite(inner), inner, jnp.nan)
+
+
+def log_pull(axis: int, log_y: jax.Array, c: jax.Array, index: jax.Array) -> jax.Array:
+    """c - y sum(c): a cotangent through log y, the winner's with 1 - y = -expm1(log y).
+
+    A category of weight 0 that is not possible has none.
+    """
+    log_top, c_top = (value_at(axis, x, index) for x in (log_y, c))
+    c_top = c_top.astype(log_y.dtype)
+    c = jnp.where(log_y == -jnp.inf, 0, c.astype(log_y.dtype))
+    winner = _at(axis, c, index)
+    others = jnp.sum(jnp.where(winner, 0, c), axis=axis, keepdims=True)
+    of_winner = -expm1(log_top) * c_top - jnp.exp(log_top) * others
+    of_winner = jnp.where(log_top == -jnp.inf, 0, of_winner)
+    return jnp.where(winner, of_winner, c - jnp.exp(log_y) * (others + c_top))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _softmax(axis, below, index):
+    del index
+    powers = jnp.exp(below)
+    return powers / total(axis, powers)
+
+
+@_softmax.defjvp
+def _softmax_jvp(axis, primals, tangents):
+    y = _softmax(axis, *primals)
+    slope = _slope_of_log(axis, y, y != 0, tangents[0], primals[1])
+    return y, y * slope
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _log_softmax(axis, below, index):
+    del index
+    return below - jnp.log(total(axis, jnp.exp(below)))
+
+
+@_log_softmax.defjvp
+def _log_softmax_jvp(axis, primals, tangents):
+    below, index = primals
+    y = _softmax(axis, below, index)
+    counts = below != -jnp.inf
+    slope = _slope_of_log(axis, y, counts, tangents[0], index)
+    return _log_softmax(axis, below, index), jnp.where(counts, slope, 0)
+
+
+def _slope_of_log(axis, y, counts, direction, index):
+    u = _centred(axis, counts, direction, index)
+    return u - jnp.sum(y * u, axis=axis, keepdims=True)

@@ -492,11 +492,13 @@ def test_missing_key(key):
 def test_plain_forward_rule_would_turn_second_derivatives_red(point, monkeypatch):
     """A hard value has no derivative of its own."""
     expected = jax.jit(jax.jacrev(jax.grad(cube(stop_gradient_form, hard=True))))
-    monkeypatch.setattr(
-        rules,
-        "_hard",
-        lambda axis, s, t: rules.scores.one_hot(axis, s),
-    )
+
+    def plain(axis, scores, temperature, winner):
+        del temperature
+        return rules.scores.one_hot(axis, scores, winner)
+
+    form = rules.STRAIGHT_THROUGH._replace(output=plain)
+    monkeypatch.setattr(rules, "STRAIGHT_THROUGH", form)
     jax.clear_caches()
     found = jax.jit(jax.jacrev(jax.grad(cube(ours, hard=True))))(*point)
     jax.clear_caches()

@@ -34,34 +34,33 @@ def residuals(function, *operands):
 
 @pytest.mark.parametrize("sample_shape", [(), (3,)], ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
-@pytest.mark.parametrize(
-    ("sampler", "kept"),
-    [(SOFT, "output of"), (LOG, "output of"), (HARD, "from the argument")],
-    ids=["soft", "log", "hard"],
-)
+@pytest.mark.parametrize("learned", [False, True], ids=["", "learned temperature"])
+@pytest.mark.parametrize("sampler", [SOFT, LOG, HARD], ids=["soft", "log", "hard"])
 def test_residuals_are_inputs_outputs_and_one_value_per_row(
-    sampler, kept, masked, sample_shape
+    sampler, learned, masked, sample_shape
 ):
+    """The output where that is the sample's weights; for a temperature's gradient, and
+    behind a hard value, the logits: the noise is made again."""
     mask = jnp.arange(SHAPE[1]) % 2 == 0
 
-    def sample(logits, temperature):
-        where = mask if masked else None
+    def sample(logits, temperature=0.5):
         return sampler(
             KEY,
             logits,
             temperature=temperature,
-            where=where,
+            where=mask if masked else None,
             sample_shape=sample_shape,
         )
 
     size = SHAPE[0] * SHAPE[1]
-    large = [
-        (n, what) for n, what in residuals(sample, jnp.zeros(SHAPE), 0.5) if n >= size
-    ]
+    operands = (jnp.zeros(SHAPE), 0.5) if learned else (jnp.zeros(SHAPE),)
+    large = [(n, what) for n, what in residuals(sample, *operands) if n >= size]
     assert len(large) == 1, large
     elements, what = large[0]
-    assert what.startswith(kept)
-    if kept == "output of":
+    if sampler is HARD or learned:
+        assert what.startswith("from the argument")
+    else:
+        assert what.startswith("output of")
         assert elements == size * np.prod(sample_shape, dtype=int)
 
 
