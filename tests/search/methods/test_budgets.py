@@ -173,6 +173,26 @@ def test_inputs_of_a_node_are_listed_by_falling_probability():
     assert kept.cells["normal"] == (Edge("conv", 1, 2), Edge("pool", 0, 2))
 
 
+def test_node_with_fewer_inputs_than_are_kept_keeps_those():
+    edges = ((0, 1), (0, 2), (1, 2))
+    space = Bare({"cell": Choice(edges, ("conv", "none", "pool"))}, inputs_per_node=2)
+    table, logits = random_table(space, 0), random_logits(space, 0)
+    assert space.num_architectures == 2 * 2**2
+    everyone = list(all_of(space))
+    assert [genotype.index(space) for genotype in everyone] == list(range(8))
+    assert sets(top_two_edges(logits, space)) in map(sets, everyone)
+    cheapest, _ = bounds(space, table)
+    kept = within_budget(
+        logits,
+        space,
+        table=table,
+        budget=table.of(cheapest).total,
+        rule=top_two_edges,
+    )
+    assert {edge[1:] for edge in kept.cells["cell"]} == set(edges)
+    assert table.of(kept).total == min(table.of(one).total for one in everyone)
+
+
 def test_ruled_out_primitives_are_not_kept():
     space, table = EVERY, random_table(EVERY, 4)
     logits = random_logits(space, 0)
