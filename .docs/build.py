@@ -63,6 +63,9 @@ CONF = {
     "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"],
     "html_theme": "furo",
     "html_title": "gumbax",
+    "html_static_path": ["_static"],
+    "html_css_files": ["narrow.css"],
+    "html_use_index": False,  # the theme does not lead to it
     "pygments_dark_style": "github-dark",  # the theme's underlines modules, as links
     "smartquotes_action": "D",  # dashes alone: "SAME" and [..., K] are code
     "default_role": "code",
@@ -76,6 +79,8 @@ CONF = {
     "autodoc_typehints": "none",
     "autodoc_preserve_defaults": True,
 }
+# The name of a module in one line of a telephone.
+NARROW = "@media (max-width: 46em) { h1 { font-size: 2em } h2 { font-size: 1.5em } }"
 
 
 def plain(lines: list[str]) -> list[str]:
@@ -89,8 +94,9 @@ def plain(lines: list[str]) -> list[str]:
         indent = line[: len(line) - len(text)]
         example = text.startswith(">>>") or (example and text != "")
         if references and text:
-            begins = text[0].isupper() or found[-1].strip() == "References:"
-            indent += "| " if begins else "  "
+            before = ["", *found[-1].split()][-1]
+            ended = before.startswith("http") or before.endswith((".", "References:"))
+            indent += "| " if ended and not text.startswith("http") else "  "
         references = references or text == "References:"
         if not example:
             text = text.replace("*", r"\*").replace("|", r"\|")
@@ -191,7 +197,7 @@ def called(cls: type) -> str:
             if name not in FLAX_FIELDS or not issubclass(cls, flax.linen.Module)
         )
     )
-    return text if text not in ("()", "(*args, **kwargs)") else ""
+    return text if text != "(*args, **kwargs)" else "()"  # of a protocol
 
 
 def comment(name: str, value: object) -> str:
@@ -238,7 +244,7 @@ def entry(face: str, name: str, value: object) -> str:
     elif isinstance(value, str):
         lines += ["", f"`{value!r}`"]
     body = "\n".join(f"   {line}".rstrip() for line in lines)
-    return f".. py:data:: {full}\n\n{body}\n"
+    return f".. py:data:: {name}\n   :module: {face}\n\n{body}\n"
 
 
 def write_sources(site: Path, notebooks: Path) -> None:
@@ -248,6 +254,8 @@ def write_sources(site: Path, notebooks: Path) -> None:
         if name == "index":
             text += contents(notebooks)
         (site / f"{name}.md").write_text(text, "utf-8")
+    (site / "_static").mkdir()
+    (site / "_static/narrow.css").write_text(NARROW, "utf-8")
     (site / "notebooks").mkdir()
     for path in sorted(notebooks.glob("*.ipynb")):
         shutil.copy(path, site / "notebooks")

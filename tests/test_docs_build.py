@@ -86,15 +86,17 @@ def test_docstrings_are_plain_text_outside_of_examples():
         'a|*b'
 
     References:
-        Jang, Gu, Poole,
-        where it begins.
+        Jang, Gu,
+        Poole, 2017:
+        Sec. 2.
         https://arxiv.org/abs/1611.01144
         Maddison, Mnih, Teh.""".splitlines()
     assert build.plain(lines) == [
         r"Sum of a \* b, \|a\| > 0.",
         *lines[1:7],
-        "        | Jang, Gu, Poole,",
-        "          where it begins.",
+        "        | Jang, Gu,",
+        "          Poole, 2017:",
+        "          Sec. 2.",
         "          https://arxiv.org/abs/1611.01144",
         "        | Maddison, Mnih, Teh.",
     ]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gumbax._common import checks, keys
+from gumbax._common import checks, keys, lifetimes
 from gumbax.edge import logit_gradients
 from gumbax.edge.branches import Branch, PyTree, check, checked_weights
 from gumbax.edge.logit_gradients import LogitGradient
@@ -67,7 +67,9 @@ def mixed_op(
     weights = checked_weights(
         "mixed_op", "weights", weights, branches, params, per_example=True
     )
-    return _mixed_op_jit(branches, has_state, weights, params, x)
+    make = functools.partial(_mixed_op_of, has_state)
+    run = _compiled.once(branches, ("mixed_op", has_state), make)
+    return run(weights, params, x)
 
 
 def single_path(
@@ -157,33 +159,38 @@ def single_path(
     logit_gradient.check(len(branches))
     if logit_gradient.needs_key:
         key = checks.scalar_key("single_path", key)
-    return _single_path_jit(
-        branches, has_state, weights, params, x, logit_gradient, key
-    )
+    make = functools.partial(_single_path_of, has_state)
+    run = _compiled.once(branches, ("single_path", has_state), make)
+    return run(weights, params, x, logit_gradient, key)
 
 
-# Jitted with static branches: edges that share their branches share one trace.
+# Jitted for the branches: edges that share them share one trace, which dies with them.
+_compiled = lifetimes.Memory()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _mixed_op_jit(branches, has_state, weights, params, x):
-    check(
-        "mixed_op",
-        branches,
-        params,
-        x,
-        has_state=has_state,
-        num_examples=weights.shape[0] if weights.ndim == 2 else None,
-    )
+def _mixed_op_of(has_state, branches):
     edge = Edge(branches, has_state)
-    smooth, rest = edge.split(params, x)
-    total, states = None, []
-    for i in range(len(branches)):
-        y, state = edge.run(i, smooth, rest)
-        states.append(keys.shown(state))
-        term = jax.tree.map(functools.partial(_weigh, weights[..., i]), y)
-        total = term if total is None else jax.tree.map(jnp.add, total, term)
-    return (total, tuple(states)) if has_state else total
+
+    @jax.jit
+    def _mixed_op_jit(weights, params, x):
+        check(
+            "mixed_op",
+            branches,
+            params,
+            x,
+            has_state=has_state,
+            num_examples=weights.shape[0] if weights.ndim == 2 else None,
+        )
+        smooth, rest = edge.split(params, x)
+        total, states = None, []
+        for i in range(len(branches)):
+            y, state = edge.run(i, smooth, rest)
+            states.append(keys.shown(state))
+            term = jax.tree.map(functools.partial(_weigh, weights[..., i]), y)
+            total = term if total is None else jax.tree.map(jnp.add, total, term)
+        return (total, tuple(states)) if has_state else total
+
+    return _mixed_op_jit
 
 
 def _weigh(weight: jax.Array, y: jax.Array) -> jax.Array:
@@ -193,12 +200,16 @@ def _weigh(weight: jax.Array, y: jax.Array) -> jax.Array:
     return (weight.astype(dtype) * y.astype(dtype)).astype(y.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _single_path_jit(branches, has_state, weights, params, x, logit_gradient, key):
-    check("single_path", branches, params, x, has_state=has_state)
+def _single_path_of(has_state, branches):
     edge = Edge(branches, has_state)
-    smooth, rest = edge.split(params, x)
-    # Consumed here, though the backward pass alone draws.
-    hidden = keys.hidden(key, consume=True)
-    output = apply_edge(edge, weights, smooth, rest, logit_gradient, hidden)
-    return output if has_state else output[0]
+
+    @jax.jit
+    def _single_path_jit(weights, params, x, logit_gradient, key):
+        check("single_path", branches, params, x, has_state=has_state)
+        smooth, rest = edge.split(params, x)
+        # Consumed here, though the backward pass alone draws.
+        hidden = keys.hidden(key, consume=True)
+        output = apply_edge(edge, weights, smooth, rest, logit_gradient, hidden)
+        return output if has_state else output[0]
+
+    return _single_path_jit

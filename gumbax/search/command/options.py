@@ -98,10 +98,7 @@ class Options:
     @property
     def run_id(self) -> str:
         """A name for the run, equal for equal options."""
-        options = asdict(self)
-        absent = [name for name in _YOUNGER if options[name] is None]
-        counted = {name: options[name] for name in options if name not in absent}
-        text = json.dumps(counted, sort_keys=True)
+        text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def check(self) -> None:
@@ -222,9 +219,6 @@ class Options:
         )
 
 
-# Younger than the first checkpoints, and None at first: where they are not given a run
-# has the name that its checkpoints began with.
-_YOUNGER = ("cost", "cost_weight", "budget")
 _MOST = 2**31 - 1
 _RANGES: Mapping[str, tuple[float, float]] = {
     "channels": (1, 2**14),  # memory for more is not there

@@ -39,16 +39,18 @@ class RichProgress:
     @contextlib.contextmanager
     def phase(self, name: str, total: int) -> Iterator[Any]:
         """A bar of `total`; yields a function (done, metrics by name)."""
-        from rich import progress
+        from rich import progress, table
 
+        # What a narrow terminal has no room for is the end of the metrics.
+        rest = table.Column(ratio=1, no_wrap=True, overflow="ellipsis")
         columns = (
             progress.TextColumn("{task.description}"),
             progress.BarColumn(bar_width=20),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("{task.fields[metrics]}"),
+            progress.TextColumn("{task.fields[metrics]}", table_column=rest),
         )
-        with progress.Progress(*columns, console=self._console) as bars:
+        with progress.Progress(*columns, console=self._console, expand=True) as bars:
             task = bars.add_task(name, total=total, metrics="compiling ...")
 
             def advance(done: int, **metrics: Any) -> None:

@@ -23,14 +23,15 @@ from gumbax.search.genotype.genotype import constant_architectures as all_consta
 from gumbax.search.loops.diagnostics import probabilities, stable_hash
 from gumbax.search.loops.fit import Search, SearchState, fit
 from gumbax.search.loops.training import TrainingOptions
-from gumbax.search.methods.budgets import bounds
+from gumbax.search.methods.budgets import bounds, random_of_cost
 from gumbax.search.methods.derive_rules import Rule
 from gumbax.search.methods.penalties import add_linear
 from gumbax.search.network.costs import CostTable
 from gumbax.search.network.derivation import derive
 from gumbax.search.network.supernet import Network
-from gumbax.search.report import gap, page, plots
+from gumbax.search.report import costing, gap, page, plots
 from gumbax.search.report.comparison import REPORT, for_plot, read_report
+from gumbax.search.report.costing import Trained
 from gumbax.search.report.gap import Row
 from gumbax.search.spaces.space import Space
 from gumbax.search.store import folder, lines, records
@@ -39,6 +40,9 @@ from gumbax.search.store.errors import SearchError, search_error
 
 OnEpoch = Callable[[SearchState, dict[str, float]], None]
 SECONDS_PER_CHECKPOINT = 5.0
+DERIVED = "derived"
+# How far the costs of random architectures may be from that of the kept one.
+SAME_COST = 0.1
 CHECKPOINTS = "checkpoints"
 GENOTYPE = "genotype.json"
 
@@ -232,13 +236,17 @@ def _run(
         supernet, genotype, dataset.test, temperature, draw_key, soft=method.soft
     )
     rows += gap.evaluate_derived(derived, dataset.train, dataset.test, calibration_key)
-    others = gap.random_genotypes(search.space, random_architectures, random_key)
+    others = _others(search, genotype, random_architectures, random_key)
     if constant_architectures is None:
         constant_architectures = random_architectures > 0
     constants = all_constant(search.space) if constant_architectures else {}
-    rows += _trainings(
-        out, search, genotype, others, constants, dataset, training, progress
-    )
+    named = _named(genotype, others, constants)
+    results = _trainings(out, search, named, dataset, training, progress)
+    rows += _rows(results)
+    trained = [
+        Trained(name, results[name], {n: t.of(one).total for n, t in tables.items()})
+        for name, one in named.items()
+    ]
     title = (
         f"Gap report: {dataset.name}, {search.space.name} "
         f"({search.space.num_architectures:,} architectures), method {method.name}, "
@@ -246,13 +254,14 @@ def _run(
         f"{training.num_epochs} of training; accuracy on "
         f"{dataset.test.size} test images"
     )
-    text = gap.format_table(rows, title)
+    text = gap.format_table(rows, title) + costing.format_costs(trained)
     content = {
         "options": dict(options),
         "space": search.space.name,
         "genotype": str(genotype),
         "title": title,
         "rows": gap.to_json(rows),
+        "architectures": [asdict(one) for one in trained],
     }
     folder.write(out / REPORT, json.dumps(content, indent=2) + "\n")
     folder.write(out / "report.txt", text)
@@ -285,28 +294,59 @@ def _keys(seed: int) -> jax.Array:
     return jax.random.split(own, 3)
 
 
-def _trainings(
-    out: Path,
-    search: Search,
-    genotype: Genotype,
-    others: Sequence[Genotype],
-    constants: Mapping[str, Genotype],
-    dataset: Dataset,
-    training: TrainingOptions,
-    progress: Progress,
-) -> tuple[Row, ...]:
-    """Trains the derived architecture and the others, equally."""
-    random = {f"random {i + 1}": one for i, one in enumerate(others)}
-    constant = {
+def _others(
+    search: Search, genotype: Genotype, count: int, key: jax.Array
+) -> tuple[Genotype, ...]:
+    """Random architectures: of about the same cost where the search minds a cost."""
+    if search.cost is None or not count:
+        return gap.random_genotypes(search.space, count, key)
+    cost = search.cost.of(genotype).total
+    high = cost * (1 + SAME_COST)
+    if search.budget is not None:
+        high = max(cost, min(high, search.budget))
+    low = cost * (1 - SAME_COST)
+    return random_of_cost(
+        key, search.space, search.cost, low=low, high=high, count=count
+    )
+
+
+def _named(
+    genotype: Genotype, others: Sequence[Genotype], constants: Mapping[str, Genotype]
+) -> dict[str, Genotype]:
+    """What is trained equally, by the names of trainings.jsonl."""
+    named = {DERIVED: genotype}
+    named |= {f"random {i + 1}": one for i, one in enumerate(others)}
+    return named | {
         f"{name}{gap.EVERYWHERE}": one
         for name, one in constants.items()
         if name != "none"  # nothing reaches its output
     }
-    named = {"derived": genotype} | random | constant
+
+
+def _rows(results: Mapping[str, float]) -> tuple[Row, ...]:
+    """The rows of what was trained from scratch."""
+    rows = [Row(gap.RETRAINED, (results[DERIVED],))]
+    random = tuple(results[name] for name in results if name.startswith("random "))
+    rows += [Row(gap.RANDOM, random)] * bool(random)
+    rows += [
+        Row(name, (results[name],)) for name in results if name.endswith(gap.EVERYWHERE)
+    ]
+    return tuple(rows)
+
+
+def _trainings(
+    out: Path,
+    search: Search,
+    named: Mapping[str, Genotype],
+    dataset: Dataset,
+    training: TrainingOptions,
+    progress: Progress,
+) -> dict[str, float]:
+    """Trains architectures, equally: name -> test accuracy in percent."""
     order = list(named)
     total = len(named) * training.num_epochs
     with progress.phase("train from scratch", total) as advance:
-        results = gap.train_all(
+        return gap.train_all(
             search.space,
             named,
             dataset,
@@ -317,10 +357,6 @@ def _trainings(
                 order.index(name) * training.num_epochs + epoch, network=name
             ),
         )
-    rows: tuple[Row, ...] = (Row(gap.RETRAINED, (results["derived"],)),)
-    if others:
-        rows += (Row(gap.RANDOM, tuple(results[name] for name in random)),)
-    return rows + tuple(Row(name, (results[name],)) for name in constant)
 
 
 def _search(
@@ -436,7 +472,6 @@ def derive_again(
     folder.check_data(out, dataset.fingerprint())
     started = asked.cost == options.cost
     search, tables = make_search(out, asked, dataset, started=started, rule=rule)
-    keep_costs(out, tables)
     checkpoints = Checkpoints(out / CHECKPOINTS, options.run_id)
     with contextlib.closing(checkpoints):
         restored = checkpoints.restore(search.init())
@@ -447,6 +482,7 @@ def derive_again(
             f"none in {out / CHECKPOINTS}",
             "Search first: `gumbax search --resume --out` and the folder.",
         )
+    keep_costs(out, tables)
     _, state = restored
     try:
         genotype = search.genotype(state.arch)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gumbax._common import checks
 from gumbax.search.network.costs import CostTable
 
+# (cross entropy, cost) -> loss of the logits
 Penalty = Callable[[jax.Array, jax.Array], jax.Array]
 
 

@@ -378,15 +378,7 @@ def write(out: Path, tables: Mapping[str, CostTable]) -> None:
     (first, *_) = tables.values()
     content = {
         "space": first.space,
-        "choices": {
-            name: {
-                "edges": choice.edges,
-                "primitives": choice.primitives,
-                "num_inputs": choice.num_inputs,
-                "outputs": choice.outputs,
-            }
-            for name, choice in first.choices.items()
-        },
+        "choices": {name: one.to_json() for name, one in first.choices.items()},
         "costs": {
             name: {
                 "fixed": _short(table.fixed),
@@ -418,15 +410,9 @@ def read(out: Path) -> dict[str, CostTable]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = folder.read_json(path)
         choices = {
-            name: Choice(
-                tuple((int(i), int(j)) for i, j in found["edges"]),
-                tuple(map(str, found["primitives"])),
-                int(found["num_inputs"]),
-                tuple(map(int, found["outputs"])),
-            )
-            for name, found in content["choices"].items()
+            name: Choice.from_json(found) for name, found in content["choices"].items()
         }
         return {
             name: _table(name, str(content["space"]), choices, found)

@@ -123,6 +123,7 @@ def scatter(
     title: str,
     groups: Mapping[str, Sequence[tuple[float, float, str]]],
     x_label: str,
+    line: Points = (),
 ) -> str:
     """Points (x, y, what is told of it) of several groups.
 
@@ -130,6 +131,7 @@ def scatter(
         title: for who does not see the chart.
         groups: name -> points.
         x_label: what x is.
+        line: of points that are joined.
 
     Returns:
         An <svg> element, or nothing where there is no point.
@@ -143,6 +145,9 @@ def scatter(
         for number, (name, points) in enumerate(groups.items())
         for x, y, told in points
     ]
+    if len(line) > 1:
+        path = "L".join(f"{x} {y}" for x, y in (frame.at(*point) for point in line))
+        parts.insert(0, f'<path class="front" d="M{path}"/>')
     return _figure(title, frame, x_label, "".join(parts))
 
 

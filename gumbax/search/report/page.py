@@ -15,6 +15,7 @@ from gumbax.search.methods.methods import METHODS
 from gumbax.search.network.supernet import dense_operation
 from gumbax.search.report import charts, gap
 from gumbax.search.report.cell_drawing import is_chain, node_label
+from gumbax.search.report.costing import Trained, pareto, trained_from_json
 from gumbax.search.report.curve_drawing import PANELS, curves_of
 from gumbax.search.report.gap import Row
 from gumbax.search.report.plots import genotype_text
@@ -47,13 +48,7 @@ class Choices:
         try:
             content = folder.read_json(path)
             choices = {
-                name: Choice(
-                    tuple((int(i), int(j)) for i, j in one["edges"]),
-                    tuple(map(str, one["primitives"])),
-                    int(one["num_inputs"]),
-                    tuple(map(int, one["outputs"])),
-                )
-                for name, one in content["choices"].items()
+                name: Choice.from_json(one) for name, one in content["choices"].items()
             }
             return cls(str(content["name"]), choices, int(content["architectures"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -65,15 +60,7 @@ def write_space(out: Path, space: Any) -> None:
     content = {
         "name": space.name,
         "architectures": space.num_architectures,
-        "choices": {
-            name: {
-                "edges": choice.edges,
-                "primitives": choice.primitives,
-                "num_inputs": choice.num_inputs,
-                "outputs": choice.outputs,
-            }
-            for name, choice in space.choices.items()
-        },
+        "choices": {name: one.to_json() for name, one in space.choices.items()},
     }
     folder.write(out / SPACE, json.dumps(content, indent=2) + "\n")
 
@@ -91,6 +78,7 @@ class Run:
         choices: rows of choices.jsonl.
         genotype: what was derived, if anything was.
         rows: of the report, none while it searches.
+        trained: what was trained from scratch, with its costs.
         title: of the report.
     """
 
@@ -102,6 +90,7 @@ class Run:
     choices: Sequence[Mapping[str, Any]]
     genotype: Genotype | None
     rows: tuple[Row, ...]
+    trained: tuple[Trained, ...]
     title: str
 
     @property
@@ -125,6 +114,10 @@ def read_run(out: Path) -> Run:
         rows = gap.from_json(report.get("rows", ()))
     except (ValueError, KeyError, TypeError):
         rows = ()
+    try:
+        trained = trained_from_json(report.get("architectures", ()))
+    except (ValueError, KeyError, TypeError):
+        trained = ()
     return Run(
         folder=out,
         options=record.get("options") or report.get("options") or {},
@@ -134,6 +127,7 @@ def read_run(out: Path) -> Run:
         choices=records.choices(out),
         genotype=genotype,
         rows=rows,
+        trained=trained,
         title=report.get("title", ""),
     )
 
@@ -165,6 +159,7 @@ def write_page(
     if truth:
         plate = f'<pre class="truth">{html.escape(truth)}</pre>'
         parts.append(f"<h3>Published accuracies</h3>{plate}")
+    parts.append(_costs(runs))
     parts.append(f'<div class="runs">{"".join(map(_run, runs))}</div>')
     template = string.Template(
         resources.files("gumbax.search.report").joinpath("page.html").read_text("utf-8")
@@ -218,6 +213,48 @@ def _together(runs: Sequence[Run]) -> str:
         body.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
     table = f"<table><tr><th>test accuracy, %</th>{head}</tr>{''.join(body)}</table>"
     return f'<div class="wide">{table}</div>'
+
+
+def _costs(runs: Sequence[Run]) -> str:
+    """Accuracy against each cost, of all runs together, and what nothing beats."""
+    names = dict.fromkeys(
+        name for run in runs for one in run.trained for name in one.costs
+    )
+    parts = []
+    for name in names:
+        groups: dict[str, list[tuple[float, float, str]]] = {}
+        for of, one in ((run, one) for run in runs for one in run.trained):
+            if name not in one.costs:
+                continue
+            cost, accuracy = one.costs[name], one.accuracy
+            kind = _kind(one.name, f"kept by {of.options.get('method')}")
+            told = f"{of.name}, {one.name}: {accuracy:.2f} % at {cost:,g}"
+            groups.setdefault(kind, []).append((cost, accuracy, told))
+        every = [point for points in groups.values() for point in points]
+        front = pareto([(cost, accuracy) for cost, accuracy, _ in every])
+        # What was kept is drawn last, above the others.
+        shown = {kind: groups[kind] for kind in sorted(groups, key=_kept_last)}
+        chart = charts.scatter(
+            f"Accuracy against {name}", shown, name, line=[every[i][:2] for i in front]
+        )
+        best = "; ".join(every[i][2] for i in front)
+        parts.append(
+            f"<div><h4>{html.escape(name)}</h4>{chart}{charts.legend(list(shown))}"
+            f'<p class="note">Nothing beats {html.escape(best)}.</p></div>'
+        )
+    if not parts:
+        return ""
+    return f'<h3>Accuracy against cost</h3><div class="charts">{"".join(parts)}</div>'
+
+
+def _kind(name: str, kept: str) -> str:
+    if name.endswith(gap.EVERYWHERE):
+        return "constant"
+    return "random" if name.startswith("random ") else kept
+
+
+def _kept_last(kind: str) -> tuple[bool, str]:
+    return kind not in ("random", "constant"), kind
 
 
 def _number(row: Row | None) -> str:

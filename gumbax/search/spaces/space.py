@@ -6,6 +6,7 @@ the kept ones alone the derived network (`gumbax.search.spaces.edges`).
 """
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,26 @@ class Choice:
     def shape(self) -> tuple[int, int]:
         """Of the logits, [E, K]."""
         return len(self.edges), len(self.primitives)
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes, for files."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Choice":
+        """Undoes `to_json`.
+
+        Raises:
+            KeyError: an attribute is missing.
+            TypeError: one is not a list, or a number no number.
+            ValueError: an edge is not a pair.
+        """
+        return cls(
+            tuple((int(i), int(j)) for i, j in found["edges"]),
+            tuple(map(str, found["primitives"])),
+            int(found["num_inputs"]),
+            tuple(map(int, found["outputs"])),
+        )
 
 
 class Space(abc.ABC):

@@ -336,12 +336,6 @@ def test_uses_of_a_cost_need_one(field):
     Options("digits", cost="weights", **{field: 1.0}).check()
 
 
-def test_run_without_costs_has_the_name_that_its_checkpoints_began_with():
-    """Those of 0.2.0, which had no costs, go on."""
-    assert Options("digits").run_id == "e1d251e0e7fd"
-    assert Options("digits", space="mlp", seed=3, epochs=2).run_id == "454fb145e8e5"
-
-
 def test_run_id_depends_on_every_option():
     changes = {"dataset": "y", "seed": 1, "flip": True, "drop_path": 0.1, "cells": 2}
     names = {Options(**{"dataset": "x"} | {k: v}).run_id for k, v in changes.items()}

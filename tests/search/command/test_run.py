@@ -74,6 +74,7 @@ def test_own_search_leaves_a_report(whole):
         assert (out / name).exists(), name
 
 
+@pytest.mark.exhaustive
 def test_constant_architectures_are_trained_where_there_are_random_ones(
     whole, search, dataset, tmp_path
 ):

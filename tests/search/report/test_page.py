@@ -146,6 +146,30 @@ def test_runs_stand_side_by_side(run, tmp_path):
     assert "darts: From what was trained (soft network)" in text
 
 
+def test_accuracy_stands_against_every_cost(run, tmp_path):
+    out, report = run
+    content = json.loads(report)
+    content["architectures"] = [
+        {"name": name, "accuracy": accuracy, "costs": {"weights": cost}}
+        for name, accuracy, cost in (
+            ("derived", 95.0, 200),
+            ("random 1", 90.0, 100),
+            ("random 2", 80.0, 150),
+            ("nor_conv_3x3 everywhere", 96.0, 900),
+        )
+    ]
+    (out / "report.json").write_text(json.dumps(content))
+    text = written([out], tmp_path / "p.html")
+    assert "gumbel, seed 0, random 2: 80.00 % at 150" in text
+    front = text.split("Nothing beats ")[1].split("</p>")[0]
+    assert [one.split(": ")[0] for one in front.split("; ")] == [
+        "gumbel, seed 0, random 1",
+        "gumbel, seed 0, derived",
+        "gumbel, seed 0, nor_conv_3x3 everywhere",
+    ]
+    assert 'class="front"' in text
+
+
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"cells": 3}', DEEP])
 def test_whatever_is_missing_or_damaged_is_left_out_or_named(content, run, tmp_path):
     out, report = run

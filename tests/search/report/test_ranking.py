@@ -1,10 +1,18 @@
 """Where the kept architecture stands, and how likely by chance."""
 
+import dataclasses
 import itertools
+import json
 
 import pytest
 
 from gumbax.search.report import gap
+from gumbax.search.report.costing import (
+    Trained,
+    format_costs,
+    pareto,
+    trained_from_json,
+)
 from gumbax.search.report.gap import Row
 from gumbax.search.report.ranking import Standing, chance
 
@@ -52,3 +60,34 @@ def test_nothing_is_said_of_what_was_not_trained():
 def test_rows_of_constant_architectures_are_kept_in_json():
     rows = report(95.0, (94.0,), [("conv", 97.0)])
     assert gap.from_json(gap.to_json(rows)) == rows
+
+
+TRAINED = (
+    Trained("derived", 95.0, {"weights": 300.0, "multiply_adds": 5e6}),
+    Trained("random 1", 94.0, {"weights": 100.0, "multiply_adds": 6e6}),
+    Trained("random 2", 93.0, {"weights": 200.0, "multiply_adds": 2e6}),
+    Trained(f"conv{gap.EVERYWHERE}", 96.0, {"weights": 900.0, "multiply_adds": 9e6}),
+)
+
+
+def test_costs_of_what_was_trained_are_told():
+    text = format_costs(TRAINED)
+    assert "weights                   300               random ones 100 to 200" in text
+    assert "5e+06" in text
+    assert "constant ones 900 to 900" in text
+    assert format_costs([Trained("derived", 95.0, {})]) == ""
+
+
+def test_trained_architectures_are_kept_in_json():
+    rows = json.loads(json.dumps([dataclasses.asdict(one) for one in TRAINED]))
+    assert trained_from_json(rows) == TRAINED
+    for field, value in (("accuracy", "95"), ("name", 3), ("costs", {"weights": None})):
+        with pytest.raises(ValueError, match="the architecture"):
+            trained_from_json([rows[0] | {field: value}])
+
+
+def test_front_is_what_nothing_is_as_cheap_and_as_accurate_as():
+    points = [(one.costs["weights"], one.accuracy) for one in TRAINED]
+    assert pareto(points) == [1, 0, 3]
+    assert pareto([(1.0, 1.0), (1.0, 2.0), (2.0, 2.0)]) == [1]
+    assert pareto([]) == []

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gumbax.search.command import cli, run
+from gumbax.search.network import costs, weights
 from gumbax.search.report.comparison import REPORT
 from gumbax.search.report.page import write_space
 from gumbax.search.spaces.named import SPACES
@@ -39,6 +40,7 @@ def damaged(tmp_path):
     (out / "run.json").write_text(json.dumps({"command": "search", "options": options}))
     (out / "genotype.json").write_text(GENOTYPE.to_json())
     write_space(out, space)
+    costs.write(out, costs.cost_tables(space, (5,), 3, {"weights": weights}))
     probabilities = np.full(choice.shape, 1 / choice.shape[1]).tolist()
     for name, row in (
         ("metrics.jsonl", {"loss": 0.5, "accuracy": 0.25, "seconds": 3.0}),
@@ -96,7 +98,7 @@ FILES = {
     "choices.jsonl": ("plot",),
     "genotype.json": ("plot",),
     "report.json": ("plot", "report"),
-    "run.json": ("derive",),
+    "run.json": ("plot",),
     "space.json": ("report",),
 }
 
@@ -132,6 +134,19 @@ def test_every_command_ends_with_a_line_and_changes_nothing(
     if name != "space.json":  # a page without choices then
         assert {"half", "empty", "deep"} & fields
         assert len(fields) > 3
+
+
+def test_costs_are_whole_or_refused(damaged, capsys):
+    path, messages = damaged / costs.COSTS, []
+    for what, text in damages(path.read_text(), by_line=False):
+        path.write_text(text)
+        try:
+            costs.read(damaged)
+        except ValueError as error:
+            messages.append(f"{what}: {error}")
+    assert len(messages) > 50
+    assert all(f"{path}, which cannot be read" in one for one in messages)
+    assert "`costs.json` must be readable" in refused(capsys, "derive", damaged)
 
 
 def test_lines_are_named_with_their_number(damaged, capsys):
