@@ -183,7 +183,8 @@ def called(cls: type) -> str:
         default = parameter.default
         if default is not parameter.empty:
             text = getattr(default, "__name__", repr(default))
-            default = Text("..." if len(text) > 20 or "<" in text else text)
+            hidden = len(text) > 20 or text[:1] in "<_"
+            default = Text("..." if hidden else text)
         return parameter.replace(default=default, annotation=parameter.empty)
 
     if issubclass(cls, BaseException):

@@ -32,6 +32,10 @@ def mixed_op(
     mixed operation of DARTS. With a row of weights for each example, one-hot or not, it
     is a choice for each example, at the same cost.
 
+    A call compiles anew for other functions than before (a lambda, a partial or a
+    function that is defined in a loop is another one each time), and for other shapes,
+    dtypes or structures. What was compiled for functions is released with them.
+
     The backward pass keeps the insides of all branches. Where they are large, put the
     call into `jax.checkpoint`: its operands alone are kept, and the branches run again.
 
@@ -101,6 +105,11 @@ def single_path(
     form; they evaluate and differentiate all branches. A forward-mode derivative of
     the operation itself is not there. Under `jax.vmap` over `one_hot` all branches run
     (the conditional becomes a select): use `jax.lax.map`.
+
+    A call compiles anew for other functions than before (a lambda, a partial or a
+    function that is defined in a loop is another one each time), for another
+    `logit_gradient`, and for other shapes, dtypes or structures. What was compiled for
+    functions is released with them; for callable objects and methods it is kept.
 
     On CPU the gradients of stock convolutions are slow inside the conditional: use
     `gumbax.convolution.conv_general_dilated` in the branches.

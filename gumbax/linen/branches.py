@@ -1,7 +1,7 @@
 """Linen modules as the branches of an edge: functions of their variables."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -176,6 +176,18 @@ class Call:
     own_frame: Frame
     mutable: tuple[bool, tuple[str, ...]]
     capture: Any
+
+    @property
+    def functions(self) -> tuple[Any, ...]:
+        """The branch, if it is a function."""
+        return (self.module.function,) if isinstance(self.module, Function) else ()
+
+    def with_functions(self, functions: Sequence[Any]) -> "Call":
+        """The same call with another in its place."""
+        if not functions:
+            return self
+        module = self.module.copy(function=functions[0])
+        return dataclasses.replace(self, module=module)
 
     def __call__(
         self, changing: Variables, own: tuple[Variables, list[Any]], inputs: Any

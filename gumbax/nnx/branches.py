@@ -4,7 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import itertools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -103,6 +103,15 @@ class Call:
     taken: tuple[str, ...]
     frame: Frame
     own_frame: Frame
+
+    @property
+    def functions(self) -> tuple[Any, ...]:
+        """The branch, if it is a function."""
+        return () if isinstance(self.static, nnx.GraphDef | ByValue) else (self.static,)
+
+    def with_functions(self, functions: Sequence[Any]) -> "Call":
+        """The same call with another in its place."""
+        return dataclasses.replace(self, static=functions[0]) if functions else self
 
     def __call__(
         self, variables: PyTree, own_arrays: list[Any], inputs: Any

@@ -5,7 +5,6 @@ operands of the operation, with gradients.
 """
 
 import dataclasses
-import functools
 import inspect
 import types
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -14,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from gumbax._common import checks
+from gumbax._common import checks, lifetimes
 
 _ARRAY = object()
+_memory = lifetimes.Memory()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,16 +138,18 @@ def _called(branch: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
     return branch, False
 
 
-@functools.lru_cache(maxsize=1024)
 def _signature(called: Callable[..., Any], is_method: bool) -> inspect.Signature | None:
-    try:
-        signature = inspect.signature(called)
-    except (TypeError, ValueError):
-        # Of what is not written in Python.
-        return None
-    parameters = list(signature.parameters.values())
-    has_self = is_method and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL
-    return signature.replace(parameters=parameters[has_self:])
+    def make(twins: tuple[Any, ...]) -> inspect.Signature | None:
+        try:
+            signature = inspect.signature(*twins)
+        except (TypeError, ValueError):
+            # Of what is not written in Python.
+            return None
+        own = list(signature.parameters.values())
+        has_self = is_method and own[0].kind is not inspect.Parameter.VAR_POSITIONAL
+        return signature.replace(parameters=own[has_self:])
+
+    return _memory.once((called,), is_method, make)
 
 
 def _takes(called: Callable[..., Any], is_method: bool, keyword: str) -> bool:
@@ -162,7 +164,6 @@ def _takes(called: Callable[..., Any], is_method: bool, keyword: str) -> bool:
     )
 
 
-@functools.lru_cache(maxsize=1024)
 def _problem(
     called: Callable[..., Any], is_method: bool, num_args: int, names: tuple[str, ...]
 ) -> str | None:

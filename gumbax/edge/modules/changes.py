@@ -17,9 +17,6 @@ from gumbax._common import checks, meshes, versions
 PyTree = Any
 KeyPath = tuple[Any, ...]
 
-_MAX_REMEMBERED = 1024
-_remembered: dict[Hashable, Any] = {}
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Changes:
@@ -173,22 +170,6 @@ def _compare(
         if source is None or leaf is not given[source][1]
     )
     return sources, written, tuple(places)
-
-
-def remembered(key: Hashable, make: Callable[[], Any]) -> Any:
-    """`make()`, once for each key; each time for a key that has no hash."""
-    # The width of numbers that a trace makes is not in the types of its operands.
-    key = jnp.result_type(float), key
-    try:
-        value = _remembered.get(key, _remembered)
-    except TypeError:
-        return make()
-    if value is _remembered:
-        value = make()
-        while len(_remembered) >= _MAX_REMEMBERED:
-            _remembered.pop(next(iter(_remembered)))
-        _remembered[key] = value
-    return value
 
 
 def types(tree: PyTree) -> Hashable:

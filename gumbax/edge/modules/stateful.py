@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol, Self
 
 import jax
+import jax.numpy as jnp
 from jax.tree_util import tree_flatten_with_path
 
-from gumbax._common import checks
+from gumbax._common import checks, lifetimes
 from gumbax.edge.branches import Branch
 from gumbax.edge.modules.changes import (
     Changes,
@@ -14,11 +16,41 @@ from gumbax.edge.modules.changes import (
     PyTree,
     check_arrays,
     path_name,
-    remembered,
     trace,
     types,
 )
 from gumbax.edge.modules.mixed import Choice
+
+
+class Call(Protocol):
+    """How a branch is called. Equal calls share a trace.
+
+    Attributes:
+        functions: those in it, with which what is remembered of it dies.
+    """
+
+    @property
+    def functions(self) -> tuple[Any, ...]: ...
+
+    def with_functions(self, functions: Sequence[Any]) -> Self:
+        """The same call with others in their places."""
+
+    def __call__(
+        self, variables: PyTree, own: Any, inputs: Any, /
+    ) -> tuple[PyTree, PyTree]:
+        """Output, and the variables afterwards."""
+
+
+_memory = lifetimes.Memory()
+
+
+def _remembered(call: Call, key: Hashable, make: Callable[[Call], Any]) -> Any:
+    """`make(call)`, once for each key; each time for a key that has no hash."""
+    functions = call.functions
+    without = call.with_functions((None,) * len(functions))
+    # The width of numbers that a trace makes is not in the types of its operands.
+    key = jnp.result_type(float), without, key
+    return _memory.once(functions, key, lambda twins: make(call.with_functions(twins)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +59,7 @@ class Module:
 
     Attributes:
         name: in messages.
-        call: (variables, own, inputs) -> (output, variables afterwards). Equal calls
-            share a trace.
+        call: (variables, own, inputs) -> (output, variables afterwards).
         is_stateful: whether a call may change variables.
         variables: those that may change, a pytree.
         own: other operands of this branch alone, pytrees.
@@ -38,7 +69,7 @@ class Module:
     """
 
     name: str
-    call: Callable[..., tuple[PyTree, PyTree]]
+    call: Call
     is_stateful: bool
     variables: PyTree
     own: Sequence[PyTree]
@@ -72,24 +103,23 @@ def apply(choice: Choice, modules: Sequence[Module], inputs: PyTree) -> PyTree:
 
 
 def _changes_of(label: str, module: Module, inputs: PyTree) -> Changes:
-    call = module.call
-
-    def run(variables: PyTree, operands: PyTree) -> PyTree:
-        return call(variables, *operands)[1]
-
     operands = (module.own, inputs)
-    key = label, call, types((module.variables, operands))
-    return remembered(
-        key,
-        lambda: trace("MixedOp", label, run, module.variables, operands),
-    )
+
+    def make(call: Call) -> Changes:
+        def run(variables: PyTree, operands: PyTree) -> PyTree:
+            return call(variables, *operands)[1]
+
+        return trace("MixedOp", label, run, module.variables, operands)
+
+    key = label, types((module.variables, operands))
+    return _remembered(module.call, key, make)
 
 
 def _branch(module: Module, changes: Changes | None) -> Branch:
     """A function: equal calls give the same one, and share traces."""
-    name, call = module.name, module.call
+    name = module.name
 
-    def make() -> Branch:
+    def make(call: Call) -> Branch:
         def branch(params: PyTree, inputs: PyTree) -> tuple[PyTree, list[jax.Array]]:
             (variables, own), _ = params
             output, after = call(variables, own, inputs)
@@ -98,7 +128,7 @@ def _branch(module: Module, changes: Changes | None) -> Branch:
         branch.__name__ = name
         return branch
 
-    return remembered((name, call, changes), make)
+    return _remembered(module.call, (name, changes), make)
 
 
 def _check_shared(modules: Sequence[Module], changes: Sequence[Changes | None]) -> None:

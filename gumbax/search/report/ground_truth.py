@@ -17,7 +17,6 @@ from gumbax.search.store import records
 from gumbax.search.store.errors import SearchError, search_error
 
 _SUFFIX = "_test"
-_DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,9 @@ def load_table(path: Path, space: Space) -> GroundTruth:
 
 
 def from_nats_bench(
-    api: Any, space: Space, datasets: Sequence[str] = _DATASETS
+    api: Any,
+    space: Space,
+    datasets: Sequence[str] = ("cifar10", "cifar100", "ImageNet16-120"),
 ) -> GroundTruth:
     """The table of the topology search space of the package `nats_bench`.
 

@@ -1,0 +1,148 @@
+"""What branches close over lives as long as they do, and no longer."""
+
+import functools
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import gumbax
+import gumbax.linen
+import gumbax.nnx
+from gumbax._common import lifetimes
+
+X, WEIGHTS = jnp.ones(4), jnp.array([1.0, 0.0])
+KEY = jax.random.key(0)
+
+
+def closures(constant):
+    return [lambda q, x: q * x + constant[0], lambda q, x: x + q]
+
+
+def defaults(constant):
+    return [lambda q, x, c=constant: q * x + c[0], lambda q, x: x + q]
+
+
+def partials(constant):
+    def branch(c, q, x):
+        return q * x + c[0]
+
+    return [functools.partial(branch, constant), lambda q, x: x + q]
+
+
+def path(branches, weights=WEIGHTS):
+    return gumbax.single_path(weights, branches, [X] * 2, X)
+
+
+def second_derivative(branches):
+    def slope(w):
+        return jnp.sum(jax.grad(lambda w: jnp.sum(path(branches, w) ** 2))(w))
+
+    return jax.grad(slope)(WEIGHTS)
+
+
+def of_x(branches):
+    return [lambda x, f=f: f(1.0, x) for f in branches]
+
+
+def through_nnx(branches):
+    op = gumbax.nnx.MixedOp(of_x(branches))
+    op(X, rngs=KEY, hard=False)
+    return nnx.grad(lambda op: jnp.sum(op(X, rngs=KEY)))(op)
+
+
+def through_linen(branches):
+    op = gumbax.linen.MixedOp(of_x(branches))
+    return op.apply(op.init(KEY, X), X, rngs={"arch": KEY})
+
+
+CALLS = {
+    "single_path": path,
+    "single_path in jit": lambda fs: jax.jit(functools.partial(path, fs))(WEIGHTS),
+    "gradient": lambda fs: jax.grad(lambda w: jnp.sum(path(fs, w)))(WEIGHTS),
+    "second derivative": second_derivative,
+    "mixed_op": lambda fs: gumbax.mixed_op(WEIGHTS, fs, [X] * 2, X),
+    "nnx": through_nnx,
+    "linen": through_linen,
+}
+# Before 0.10, JAX itself keeps what an eager gradient of a jitted `jax.custom_vjp` closes
+# over, in caches of its own.
+VERSION = tuple(map(int, jax.__version__.split(".")[:2]))
+KEPT_BY_JAX = ("gradient", "second derivative") if VERSION < (0, 10) else ()
+CASES = [(call, closures) for call in CALLS if call not in KEPT_BY_JAX]
+CASES += [("single_path", defaults), ("single_path", partials)]
+
+
+@pytest.mark.parametrize(("call", "make"), CASES)
+def test_closed_over_arrays_are_released(call, make):
+    constant = jnp.full(7, 2.0)
+    alive = weakref.ref(constant)
+    jax.block_until_ready(jax.tree.leaves(CALLS[call](make(constant))))
+    assert alive() is not None
+    del constant
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_backward_pass_outlives_the_functions():
+    def forward(w):
+        return path(closures(jnp.full(7, 2.0)), w)
+
+    y, pull_back = jax.vjp(forward, WEIGHTS)
+    gc.collect()
+    np.testing.assert_array_equal(pull_back(jnp.ones_like(y))[0], [12.0, 8.0])
+
+
+def test_the_same_functions_are_traced_once():
+    traced = []
+
+    def branch(q, x):
+        traced.append(x)
+        return q * x
+
+    path([branch, branch])
+    count = len(traced)
+    path([branch, branch])
+    assert len(traced) == count > 0
+
+
+def named(x, *, scale=2.0):
+    """Scales."""
+    return scale * x
+
+
+def test_twins_are_like_their_functions():
+    def local(x: int, offset=1) -> int:
+        return x + offset
+
+    local.mark = "mine"
+    for function in (named, local, functools.partial(named, scale=3.0)):
+        twin = lifetimes.twin(function)
+        assert twin is not function
+        assert twin(2.0) == function(2.0)
+        assert vars(twin) == vars(function)
+    assert lifetimes.twin(named).__doc__ == "Scales."
+    assert lifetimes.twin(local).__qualname__ == local.__qualname__
+    assert lifetimes.twin(len) is len
+
+
+def test_memory_makes_once_and_forgets():
+    memory, made = lifetimes.Memory(), []
+
+    def make(twins):
+        made.append(twins)
+        return len(made)
+
+    one, other = closures(X)
+    found = [memory.once(fs, "a", make) for fs in ([one], [one], [other], [one, other])]
+    assert found == [1, 1, 2, 3]
+    assert memory.once([one], "b", make) == 4
+    assert memory.once([[]], "b", make) == 5  # without a hash
+    assert memory.once([[]], "b", make) == 6
+    del one
+    gc.collect()
+    assert [fs for fs, _ in memory._values] == [(weakref.ref(other),)]
