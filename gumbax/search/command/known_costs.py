@@ -5,7 +5,8 @@ from pathlib import Path
 
 from gumbax.search.command.options import COSTS, COUNTED
 from gumbax.search.network import costs
-from gumbax.search.network.costs import CostTable, cost_tables
+from gumbax.search.network.costs import CostTable
+from gumbax.search.network.pricing import cost_tables
 from gumbax.search.spaces.space import Space
 from gumbax.search.store.errors import search_error
 

@@ -413,10 +413,10 @@ def fit(
         search: the search.
         state: where to go on from; the first state if None.
         on_epoch: called after every epoch with the new state and its metrics, as
-            numbers: losses in nats, accuracies as fractions, temperature, the
-            diagnostics of `gumbax.search.loops.diagnostics`, the accuracies of `gap`,
-            and with a cost `expected_cost` of the logits and `argmax_cost` of what
-            would be kept.
+            numbers: losses in nats (that of the logits with its penalty), accuracies as
+            fractions, temperature, the diagnostics of
+            `gumbax.search.loops.diagnostics`, the accuracies of `gap`, and with a cost
+            `expected_cost` of the logits and `argmax_cost` of what would be kept.
 
     Returns:
         The final state.

@@ -21,9 +21,9 @@ _INPUTS: Mapping[Rule, int | None] = {
     derive_rules.argmax_per_edge: None,
     derive_rules.top_two_edges: 2,
 }
-_ENUMERATED = 2**20
-_BATCH = 2**16
-_BATCHES = 128
+_STEPS = 2**14  # from the cheapest to the costliest architecture
+_BATCH = 256
+_BATCHES = 1000
 
 
 class _Digit(NamedTuple):
@@ -168,8 +168,9 @@ def random_of_cost(
 ) -> tuple[Genotype, ...]:
     """Draws architectures of about one cost, uniform among all that have it.
 
-    Up to a million architectures are enumerated. In larger spaces uniform ones are
-    drawn until enough are in the range.
+    In a space of any size: the architectures of about each cost are counted, costs
+    being rounded down to a grid, edge by edge; one is drawn uniformly of those that may
+    be in the range, and again where its exact cost is not.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.
@@ -184,48 +185,91 @@ def random_of_cost(
 
     Raises:
         TypeError: `key` is not one key.
-        ValueError: no architecture is in the range, or too few of eight million draws.
+        ValueError: no architecture is in the range, or hardly one of those near it.
 
     References:
         gumbax/search/README.md.
     """
     key = checks.scalar_key("random_of_cost", key)
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     digits = list(_digits(space, _kept_inputs(space)))
     costs = [digit.of(table.costs) for digit in digits]
-    sizes = [len(digit.kept) for digit in digits]
-    if space.num_architectures <= _ENUMERATED:
-        totals = np.full(1, table.fixed)
-        for of_digit in costs:
-            totals = _added(totals, of_digit).ravel()
-        within = np.flatnonzero((low <= totals) & (totals <= high))
-        if len(within):
-            drawn = within[
-                np.asarray(jax.random.randint(key, (count,), 0, len(within)))
-            ]
-            return tuple(Genotype.from_index(int(i), space) for i in drawn)
-        raise _none_of_cost(low, high, space, table, "none of all")
+    grid = _Grid([of_digit.sum(axis=-1) for of_digit in costs])
     found: list[Genotype] = []
-    for batch in range(_BATCHES):
+    for _ in range(_BATCHES):
         if len(found) >= count:
             return tuple(found[:count])
-        keys = jax.random.split(jax.random.fold_in(key, batch), len(digits))
-        indices = np.stack(
-            [
-                np.asarray(jax.random.randint(one, (_BATCH,), 0, size))
-                for one, size in zip(keys, sizes, strict=True)
-            ],
-            axis=-1,
-        )
-        totals = np.full(_BATCH, table.fixed)
-        for column, of_digit in zip(indices.T, costs, strict=True):
+        drawn = grid.draw(generator, low - table.fixed, high - table.fixed)
+        totals = np.full(len(drawn), table.fixed)
+        for column, of_digit in zip(drawn.T, costs, strict=True):
             for of_edge in of_digit[column].T:
                 totals = totals + of_edge
         within = np.flatnonzero((low <= totals) & (totals <= high))
-        found += [
-            _genotype(space, digits, indices[i]) for i in within[: count - len(found)]
+        found += [_genotype(space, digits, one) for one in drawn[within].tolist()]
+    cheapest, costliest = (table.of(one).total for one in bounds(space, table))
+    raise ValueError(
+        checks.message(
+            "random_of_cost",
+            "low",
+            "leave architectures up to `high`",
+            f"{len(found)} from {low:.15g} to {high:.15g} in {_BATCHES * _BATCH} draws "
+            "near them",
+            f"Those of {space.name!r} cost {cheapest:.15g} to {costliest:.15g}.",
+        )
+    )
+
+
+class _Grid:
+    """Numbers of architectures by their cost, in steps of a grid.
+
+    Args:
+        costs: of the alternatives of each digit, [V].
+    """
+
+    def __init__(self, costs: Sequence[np.ndarray]):
+        self._least = sum(float(of_digit.min()) for of_digit in costs)
+        extent = sum(float(np.ptp(of_digit)) for of_digit in costs)
+        self._step = extent / _STEPS or 1.0
+        self._places = [
+            ((of_digit - of_digit.min()) / self._step).astype(int) for of_digit in costs
         ]
-    got = f"{len(found)} of {_BATCH * _BATCHES} random ones"
-    raise _none_of_cost(low, high, space, table, got)
+        # For each digit how many ways the later ones have to each sum of places.
+        size = _STEPS + len(costs) + 1  # a place more for each that is rounded up
+        ways = np.zeros(size)
+        ways[0] = 1.0
+        self._after = [ways]
+        for places in reversed(self._places):
+            ways = np.zeros(size)
+            found, times = np.unique(places, return_counts=True)
+            for place, number in zip(found, times, strict=True):
+                ways[place:] += number * self._after[0][: size - place]
+            self._after.insert(0, ways)
+
+    def draw(
+        self, generator: np.random.Generator, low: float, high: float
+    ) -> np.ndarray:
+        """Uniform alternatives [n, digits] of all that may cost from low to high."""
+        # Rounded down at every digit, a sum is too small by up to their number.
+        first, last = (
+            int(np.clip((cost - self._least) / self._step, -_STEPS, 2 * _STEPS))
+            for cost in (low, high)
+        )
+        margin, ways = len(self._places) + 1, self._after[0]
+        sums = np.arange(max(first - margin, 0), min(last + margin + 1, len(ways)))
+        total = np.cumsum(ways[sums])
+        if not len(sums) or not total[-1]:
+            return np.zeros((0, len(self._places)), int)
+        level = generator.random(_BATCH) * total[-1]
+        left = sums[np.searchsorted(total, level, side="right")]
+        chosen = []
+        for places, after in zip(self._places, self._after[1:], strict=True):
+            rest = left[:, None] - places
+            ways = np.where(rest >= 0, after[np.maximum(rest, 0)], 0.0)
+            total = np.cumsum(ways, axis=-1)
+            level = generator.random((_BATCH, 1)) * total[:, -1:]
+            chosen.append((total <= level).sum(axis=-1))
+            left = left - places[chosen[-1]]
+        return np.stack(chosen, axis=-1)
 
 
 def _kept_inputs(space: Space) -> int | None:
@@ -333,20 +377,5 @@ def _too_small(
             f"architecture, of which {table.fixed:.15g} are not chosen",
             f"{budget:.15g}",
             "Raise it, or make the network narrower.",
-        )
-    )
-
-
-def _none_of_cost(
-    low: float, high: float, space: Space, table: CostTable, got: str
-) -> ValueError:
-    cheapest, costliest = (table.of(found).total for found in bounds(space, table))
-    return ValueError(
-        checks.message(
-            "random_of_cost",
-            "low",
-            "leave architectures up to `high`",
-            f"{got} from {low:.15g} to {high:.15g}",
-            f"Those of {space.name!r} cost {cheapest:.15g} to {costliest:.15g}.",
         )
     )

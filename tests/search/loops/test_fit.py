@@ -15,9 +15,9 @@ from gumbax.search.loops.fit import Search, fit
 from gumbax.search.methods import derive_rules
 from gumbax.search.methods.methods import METHODS
 from gumbax.search.methods.penalties import add_linear
-from gumbax.search.network.costs import cost_tables
 from gumbax.search.network.counting import weights
 from gumbax.search.network.derivation import derive
+from gumbax.search.network.pricing import cost_tables
 from gumbax.search.network.supernet import dense_operation
 from gumbax.search.spaces.cell_space import CellSpace
 from gumbax.search.store.errors import SearchError

@@ -1,5 +1,6 @@
 """Budgets against brute force over all architectures, and random ones of equal cost."""
 
+import dataclasses
 import math
 
 import jax
@@ -19,7 +20,7 @@ from gumbax.search.methods.derive_rules import argmax_per_edge, top_two_edges
 from gumbax.search.network.costs import CostTable
 from gumbax.search.spaces.space import Choice, Space
 from tests.helpers import assert_law, sweep
-from tests.search.small_spaces import DARTS_PRIMITIVES, dense_edges
+from tests.search.small_spaces import DARTS, DARTS_PRIMITIVES, dense_edges
 
 
 class Bare(Space):
@@ -52,6 +53,7 @@ PAIRS = Bare(
     },
     inputs_per_node=2,
 )
+DARTS_LIKE = Bare(dict(DARTS.choices), inputs_per_node=2)
 CASES = [(EVERY, argmax_per_edge), (PAIRS, top_two_edges)]
 
 
@@ -173,6 +175,26 @@ def test_inputs_of_a_node_are_listed_by_falling_probability():
     assert kept.cells["normal"] == (Edge("conv", 1, 2), Edge("pool", 0, 2))
 
 
+def test_node_with_fewer_inputs_than_are_kept_keeps_those():
+    edges = ((0, 1), (0, 2), (1, 2))
+    space = Bare({"cell": Choice(edges, ("conv", "none", "pool"))}, inputs_per_node=2)
+    table, logits = random_table(space, 0), random_logits(space, 0)
+    assert space.num_architectures == 2 * 2**2
+    everyone = list(all_of(space))
+    assert [genotype.index(space) for genotype in everyone] == list(range(8))
+    assert sets(top_two_edges(logits, space)) in map(sets, everyone)
+    cheapest, _ = bounds(space, table)
+    kept = within_budget(
+        logits,
+        space,
+        table=table,
+        budget=table.of(cheapest).total,
+        rule=top_two_edges,
+    )
+    assert {edge[1:] for edge in kept.cells["cell"]} == set(edges)
+    assert table.of(kept).total == min(table.of(one).total for one in everyone)
+
+
 def test_ruled_out_primitives_are_not_kept():
     space, table = EVERY, random_table(EVERY, 4)
     logits = random_logits(space, 0)
@@ -267,41 +289,76 @@ def test_rule_without_a_product_is_refused():
 # Random architectures of equal cost
 
 
-@pytest.mark.parametrize("space", [EVERY, PAIRS], ids=["every", "pairs"])
-@pytest.mark.parametrize("enumerated", [True, False])
-def test_random_ones_of_a_cost_are_uniform(space, enumerated, monkeypatch):
-    if not enumerated:
-        monkeypatch.setattr(budgets, "_ENUMERATED", 0)
-    table = random_table(space, 1)
+def check_uniform(space, table, quantiles):
     totals = np.array([table.of(genotype).total for genotype in all_of(space)])
-    low, high = np.quantile(totals, [0.02, 0.06])
+    low, high = np.quantile(totals, quantiles, method="nearest")
     within = np.flatnonzero((low <= totals) & (totals <= high))
-    assert 4 < len(within) < len(totals) / 3
+    assert 4 < len(within) < len(totals)
+
+    def draw(count):
+        key = jax.random.key(1)
+        return random_of_cost(key, space, table, low=low, high=high, count=count)
+
     count = 40 * len(within)
-    drawn = random_of_cost(
-        jax.random.key(1), space, table, low=low, high=high, count=count
-    )
+    drawn = draw(count)
     assert len(drawn) == count
     place = {int(index): i for i, index in enumerate(within)}
     places = [place[genotype.index(space)] for genotype in drawn]
     counts = np.bincount(places, minlength=len(within))
     assert_law(counts, np.full(len(within), 1 / len(within)))
-    again = random_of_cost(jax.random.key(1), space, table, low=low, high=high, count=3)
-    assert (again == drawn[:3]) or enumerated
-    assert again == random_of_cost(
-        jax.random.key(1), space, table, low=low, high=high, count=3
-    )
+    assert draw(3) == drawn[:3]
 
 
-@pytest.mark.parametrize("enumerated", [True, False])
-def test_range_without_architectures_is_refused(enumerated, monkeypatch):
-    if not enumerated:
-        monkeypatch.setattr(budgets, "_ENUMERATED", 0)
-        monkeypatch.setattr(budgets, "_BATCHES", 1)
+@pytest.mark.parametrize("space", [EVERY, PAIRS], ids=["every", "pairs"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_random_ones_of_a_cost_are_uniform(space, whole):
+    table = random_table(space, 1, whole)
+    for quantiles in ((0.02, 0.08), (0.6, 0.65)):
+        check_uniform(space, table, quantiles)
+
+
+@pytest.mark.parametrize("space", [EVERY, PAIRS], ids=["every", "pairs"])
+def test_random_ones_are_uniform_where_many_primitives_cost_the_same(space):
+    table = random_table(space, 1)
+    costs = {name: 1.0 * (rows > 3) for name, rows in table.costs.items()}
+    check_uniform(space, dataclasses.replace(table, costs=costs), (0.3, 0.3))
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_grid_that_is_coarse_changes_nothing(monkeypatch, steps):
+    """What is rounded is drawn again where its exact cost is not in the range."""
+    monkeypatch.setattr(budgets, "_STEPS", steps)
+    for quantiles in ((0.02, 0.08), (0.6, 0.65)):
+        check_uniform(EVERY, random_table(EVERY, 1, whole=False), quantiles)
+
+
+def test_rare_ones_of_a_large_space_are_found():
+    """Of 10^18 cells those that are nearly the costliest."""
+    table = random_table(DARTS_LIKE, 0, whole=False)
+    cheapest, costliest = (table.of(one).total for one in bounds(DARTS_LIKE, table))
+    for low, high in ((0.99 * costliest, costliest), (cheapest, cheapest * 1.01)):
+        drawn = random_of_cost(
+            jax.random.key(0), DARTS_LIKE, table, low=low, high=high, count=5
+        )
+        assert all(low <= table.of(genotype).total <= high for genotype in drawn)
+        for genotype in drawn:
+            genotype.check(DARTS_LIKE)
+
+
+def test_all_of_one_cost():
+    costs = {name: np.ones(choice.shape) for name, choice in EVERY.choices.items()}
+    table = CostTable("mine", "bare", 1.0, EVERY.choices, costs)
+    (one,) = random_of_cost(jax.random.key(0), EVERY, table, low=6, high=6)
+    assert table.of(one).total == 6
+
+
+def test_range_without_architectures_is_refused(monkeypatch):
+    monkeypatch.setattr(budgets, "_BATCHES", 3)
     table = random_table(EVERY, 1)
     least, most = (table.of(genotype).total for genotype in bounds(EVERY, table))
-    message = f"from 1000 to 2000. Those of 'bare' cost {least:g} to {most:g}"
-    with pytest.raises(ValueError, match=message):
-        random_of_cost(jax.random.key(0), EVERY, table, low=1000, high=2000)
+    for low, high in ((1000, 2000), (-math.inf, least - 1), (least + 0.2, least + 0.3)):
+        message = f"near them. Those of 'bare' cost {least:g} to {most:g}"
+        with pytest.raises(ValueError, match=message):
+            random_of_cost(jax.random.key(0), EVERY, table, low=low, high=high)
     with pytest.raises(TypeError, match="key"):
         random_of_cost(0, EVERY, table, low=0, high=2000)

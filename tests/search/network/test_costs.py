@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,16 @@ from flax import nnx
 
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.network import costs
-from gumbax.search.network.costs import cost_tables
 from gumbax.search.network.counting import multiply_adds, weights
 from gumbax.search.network.derivation import new_network
 from gumbax.search.network.latency import Latency
-from gumbax.search.spaces.chain_space import ChainSpace, mlp_space
+from gumbax.search.network.pricing import cost_tables
+from gumbax.search.spaces.chain_space import mlp_space
 from gumbax.search.spaces.darts_space import DartsSpace
+from gumbax.search.spaces.edges import PLAIN
 from gumbax.search.spaces.layers import Identity
 from gumbax.search.spaces.named import nasbench201
+from gumbax.search.spaces.space import Choice, Space
 from tests.helpers import sweep
 from tests.search.conftest import CHAIN
 
@@ -103,34 +106,35 @@ def test_darts_has_the_published_costs():
 
 
 class Pair(nnx.Module):
-    """A layer whose values are pairs of arrays."""
+    """A layer of pairs of arrays, one of which it makes wider."""
 
-    def __init__(self, width, rngs):
-        self.left = nnx.Linear(width, width, rngs=rngs)
+    def __init__(self, rngs):
+        self.left = nnx.Linear(5, 7, rngs=rngs)
 
     def __call__(self, xs):
         return self.left(xs[0]), xs[1]
 
 
-class Split(nnx.Module):
-    def __call__(self, x):
-        return x, x
+class PairNetwork(nnx.Module):
+    def __init__(self, make_edges, num_classes, rngs):
+        def make(name, rngs):
+            return Pair(rngs)
+
+        self.edge = make_edges("layers", [0], [(0, 1)], make, rngs)
+        self.head = nnx.Linear(12, num_classes, rngs=rngs)
+
+    def __call__(self, x, context=PLAIN):
+        return self.head(jnp.concatenate(self.edge.only((x, x), context), axis=-1))
 
 
-class Joined(nnx.Module):
-    def __init__(self, rngs):
-        self.head = nnx.Linear(5, 3, rngs=rngs)
+class PairSpace(Space):
+    """A space of one's own, whose edge has more than one array."""
 
-    def __call__(self, xs):
-        return self.head(xs[0] + xs[1])
+    name = "pairs"
+    choices: ClassVar = {"layers": Choice(((0, 1),), ("left", "again"))}
 
-
-def pairs(names):
-    make = {
-        "dense": lambda c_in, c_out, *, stride, layers, rngs: Pair(c_in, rngs),
-        "skip": lambda c_in, c_out, *, stride, layers, rngs: Identity(),
-    }
-    return {name: make[name] for name in names}
+    def build(self, make_edges, input_shape, num_classes, *, layers, rngs, **options):
+        return PairNetwork(make_edges, num_classes, rngs)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +144,7 @@ def pairs(names):
             (None, (8, 8, 1)),
             (lambda: CHAIN, (5,)),
             (lambda: mlp_space((6, 8, 6)), (5,)),
+            (PairSpace, (5,)),
         ],
         [
             (lambda: DartsSpace(channels=4, num_cells=3), (9, 9, 3)),
@@ -164,21 +169,6 @@ def test_costs_of_parts_add_up_to_those_of_the_network(make, input_shape, space)
             np.testing.assert_allclose(
                 found[name].expected(one_hots), of.total, rtol=1e-6
             )
-
-
-def test_values_of_an_edge_may_be_trees():
-    from gumbax.search.network.costs import _Groups, _LeftOut
-
-    choices = {
-        "layers": ChainSpace("p", pairs(["dense", "skip"]), (5, 5), Split).choices
-    }
-    groups = _Groups(choices["layers"])
-    edges = groups.make_edges(
-        "layers", [0], [(0, 1)], lambda name, rngs: Pair(5, rngs), nnx.Rngs(0)
-    )
-    assert isinstance(edges, _LeftOut)
-    found = jax.eval_shape(lambda x: edges.only((x, x)), jnp.ones((2, 5)))
-    assert [leaf.shape for leaf in found] == [(2, 5), (2, 5)]
 
 
 def test_table_is_of_its_own_space(tables):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gumbax.search.command import cli, run
-from gumbax.search.network import costs, weights
+from gumbax.search.network import cost_tables, costs, weights
 from gumbax.search.report.comparison import REPORT
 from gumbax.search.report.page import write_space
 from gumbax.search.spaces.named import SPACES
@@ -40,7 +40,7 @@ def damaged(tmp_path):
     (out / "run.json").write_text(json.dumps({"command": "search", "options": options}))
     (out / "genotype.json").write_text(GENOTYPE.to_json())
     write_space(out, space)
-    costs.write(out, costs.cost_tables(space, (5,), 3, {"weights": weights}))
+    costs.write(out, cost_tables(space, (5,), 3, {"weights": weights}))
     probabilities = np.full(choice.shape, 1 / choice.shape[1]).tolist()
     for name, row in (
         ("metrics.jsonl", {"loss": 0.5, "accuracy": 0.25, "seconds": 3.0}),
