@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 from gumbax import _noise
 from gumbax._common import checks, meshes
 from gumbax._common.rounding import log_sigmoid, logistic_log_prob
+from gumbax.samplers.scores import softmax_of_exponents, value_at
 
 
 def log_prob(
@@ -276,27 +277,41 @@ def _stirling(count: jax.Array) -> jax.Array:
 def _density(y, logits, use, count, temperature, *, axis, others=0.0):
     """lgamma(n) + (n - 1) log(t) + sum(log_softmax(logits - t y) + others) of n.
 
-    The sum does not change with a constant added to y or to the logits: centred, what
-    is rounded is small. So it is with n log(n) taken out of lgamma(n).
+    The sum does not change with a constant added to y or to the logits: what is
+    counted n times is small, as it is with n log(n) taken out of lgamma(n).
     """
-    share = 1 / count
-
-    def centre(values):
-        values = jnp.where(use, values, 0)
-        middle = jnp.sum(values, axis, keepdims=True) * share
-        return jnp.where(use, values - jax.lax.stop_gradient(middle), 0)
-
-    scores = centre(centre(logits) - temperature * centre(y))
-    highest = jnp.max(scores, axis, keepdims=True, where=use, initial=-jnp.inf)
-    highest = jax.lax.stop_gradient(jnp.where(highest == -jnp.inf, 0, highest))
-    powers = jnp.where(use, jnp.exp(scores - highest), 0)
-    mean = jnp.sum(powers, axis, keepdims=True) * share
-    log_mean = jnp.log(jnp.where(mean == 0, 1, mean)) + highest
+    y, logits = (jnp.where(use, values, 0) for values in (y, logits))
+    scores = jax.lax.stop_gradient(logits - temperature * y)
+    winner = jnp.argmax(jnp.where(use, scores, -jnp.inf), axis, keepdims=True)
+    y, logits = (
+        jnp.where(use, values - value_at(axis, values, winner), 0)
+        for values in (y, logits)
+    )
+    below = logits - temperature * y
+    exponents = jnp.where(use, below, -jnp.inf)
+    mean = jnp.sum(jnp.exp(jax.lax.stop_gradient(exponents)), axis, keepdims=True)
+    middle = jnp.round(8 * jnp.log(jnp.where(mean == 0, 1, mean / count))) / 8
+    rest = _log_mean(axis, exponents, middle, count, winner)
     log_temperature = jnp.log(temperature)
-    each = scores - log_mean - 1 + log_temperature + others
+    each = (below - middle) - rest - 1 + log_temperature + others
     value = jnp.sum(jnp.where(use, each, 0), axis=axis)
     value = value - jnp.squeeze(log_temperature, axis)
     return value + _stirling(jnp.squeeze(count, axis))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _log_mean(axis, exponents, middle, count, winner):
+    """log(mean(exp(exponents))) - middle, of n; 0 without any."""
+    del winner
+    mean = jnp.sum(jnp.exp(exponents), axis, keepdims=True) * jnp.exp(-middle) / count
+    return jnp.log(jnp.where(mean == 0, 1, mean))
+
+
+@_log_mean.defjvp
+def _log_mean_jvp(axis, primals, tangents):
+    exponents, _, _, winner = primals
+    y = softmax_of_exponents(axis, exponents, winner)
+    return _log_mean(axis, *primals), jnp.sum(y * tangents[0], axis, keepdims=True)
 
 
 def _number(exists: jax.Array, dtype: Any, axis: int) -> jax.Array:

@@ -16,7 +16,7 @@ import numpy as np
 
 from gumbax._common import keys, meshes
 from gumbax._common.meshes import Kind
-from gumbax._common.rounding import divide, is_zero
+from gumbax._common.rounding import is_zero
 from gumbax._common.tangent import still, with_tangent_of
 from gumbax.samplers import scores
 
@@ -48,7 +48,7 @@ class Form(NamedTuple):
         output: the sample from (axis, scores, temperature, winner), with the derivatives
             of the weights: else second derivatives would run and be silently wrong.
         weights: in the form that `pull` takes, from the same.
-        pull: the gradient by the exponents, from (axis, weights, cotangent, index).
+        pull: the gradient, from (axis, weights, cotangent, index, temperature).
         none: what stands among the weights for a category without one.
         keeps_output: the output is the weights.
     """
@@ -131,14 +131,13 @@ def _sample_bwd(static, residuals, cotangent):
         (key, logits, _, gumbels, where), top = again
         perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
         weights = form.weights(axis, perturbed, temperature, (top, index))
-    bar = form.pull(axis, weights, cotangent, index)
+    bar = form.pull(axis, weights, cotangent, index, temperature)
     temperature_bar = None
     if kinds[0] is not None:
         counts = weights != form.none
         below = scores.finite_exponents(counts, perturbed, temperature, top)
-        along = jnp.sum(bar * below, axis=axis, keepdims=True)
-        temperature_bar = divide(-along, temperature)
-    return _cotangents(divide(bar, temperature), temperature_bar, *kinds)
+        temperature_bar = -jnp.sum(bar * below, axis=axis, keepdims=True)
+    return _cotangents(bar, temperature_bar, *kinds)
 
 
 _sample.defvjp(_sample_fwd, _sample_bwd, symbolic_zeros=True)

@@ -180,7 +180,7 @@ def softmax(
     top, index = winner
     powers = jnp.exp(exponents(*still((scores, top, temperature))))
     value = powers / total(axis, powers)
-    smooth = functools.partial(_smooth, axis, _softmax)
+    smooth = functools.partial(_smooth, axis, softmax_of_exponents)
     return with_tangent_of(smooth, value, value != 0, scores, temperature, top, index)
 
 
@@ -231,14 +231,17 @@ def _centred(axis: int, counts: jax.Array, c: jax.Array, index: jax.Array) -> ja
     return jnp.where(counts, c.astype(wide) - at_winner, 0)
 
 
-def pull(axis: int, y: jax.Array, c: jax.Array, index: jax.Array) -> jax.Array:
-    """y (c - sum(y c)): a cotangent through a softmax y whose winner is at the index.
+def pull(
+    axis: int, y: jax.Array, c: jax.Array, index: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    """y (c - sum(y c)) / t: a cotangent through a softmax y with its winner at the index.
 
     Right to rounding in each row, however near to 1 the winner is and whatever offset c
     has: that of a constant is exactly 0. A category of weight 0 (masked, or
     underflowed) has none, whatever the loss is there: that of an entropy is infinite.
     """
-    weighted = y * _centred(axis, y != 0, c, index)
+    # Divided first: a weight that is small may be too small without that.
+    weighted = y * divide(_centred(axis, y != 0, c, index), temperature)
     inner = jnp.sum(weighted, axis=axis, keepdims=True)
     # NaN, and never infinite, where c is too large. The selection keeps a library that
     # XLA on CPU hands reductions to from taking the arithmetic behind it too, which
@@ -246,14 +249,16 @@ def pull(axis: int, y: jax.Array, c: jax.Array, index: jax.Array) -> jax.Array:
     return weighted - y * jnp.where(jnp.isfinite(inner), inner, jnp.nan)
 
 
-def log_pull(axis: int, log_y: jax.Array, c: jax.Array, index: jax.Array) -> jax.Array:
-    """c - y sum(c): a cotangent through log y, the winner's with 1 - y = -expm1(log y).
+def log_pull(
+    axis: int, log_y: jax.Array, c: jax.Array, index: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    """(c - y sum(c)) / t: one through log y, the winner's with 1 - y = -expm1(log y).
 
     A category of weight 0 that is not possible has none.
     """
     log_top, c_top = (value_at(axis, x, index) for x in (log_y, c))
-    c_top = c_top.astype(log_y.dtype)
-    c = jnp.where(log_y == -jnp.inf, 0, c.astype(log_y.dtype))
+    c_top, c = (divide(x.astype(log_y.dtype), temperature) for x in (c_top, c))
+    c = jnp.where(log_y == -jnp.inf, 0, c)
     winner = _at(axis, c, index)
     others = jnp.sum(jnp.where(winner, 0, c), axis=axis, keepdims=True)
     of_winner = -expm1(log_top) * c_top - jnp.exp(log_top) * others
@@ -262,15 +267,16 @@ def log_pull(axis: int, log_y: jax.Array, c: jax.Array, index: jax.Array) -> jax
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _softmax(axis, below, index):
+def softmax_of_exponents(axis, below, index):
+    """Softmax of exponents that are 0 at the winner; its derivatives are those above."""
     del index
     powers = jnp.exp(below)
     return powers / total(axis, powers)
 
 
-@_softmax.defjvp
+@softmax_of_exponents.defjvp
 def _softmax_jvp(axis, primals, tangents):
-    y = _softmax(axis, *primals)
+    y = softmax_of_exponents(axis, *primals)
     slope = _slope_of_log(axis, y, y != 0, tangents[0], primals[1])
     return y, y * slope
 
@@ -284,7 +290,7 @@ def _log_softmax(axis, below, index):
 @_log_softmax.defjvp
 def _log_softmax_jvp(axis, primals, tangents):
     below, index = primals
-    y = _softmax(axis, below, index)
+    y = softmax_of_exponents(axis, below, index)
     counts = below != -jnp.inf
     slope = _slope_of_log(axis, y, counts, tangents[0], index)
     return _log_softmax(axis, below, index), jnp.where(counts, slope, 0)
