@@ -13,9 +13,12 @@ import sys
 import tempfile
 
 if "--benchmark-only" not in sys.argv:
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    flags, count = (
+        os.environ.get("XLA_FLAGS", ""),
+        "xla_force_host_platform_device_count",
     )
+    if count not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{count}=8"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # nor in a worker
         compiled = tempfile.mkdtemp(prefix="gumbax-compiled-")
         atexit.register(shutil.rmtree, compiled, ignore_errors=True)
@@ -51,6 +54,15 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if not (config.getoption("--optimised") or config.getoption("--benchmark-only")):
         jax.config.update(NOT_OPTIMISED, True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skips what this machine cannot show."""
+    if item.get_closest_marker("eight_devices") and (found := jax.device_count()) < 8:
+        pytest.skip(f"needs eight devices, and there are {found}")
+    if item.get_closest_marker("cpu_program") and jax.default_backend() != "cpu":
+        pytest.skip("reads the program that is compiled for CPU")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -134,6 +134,7 @@ def spec(dims, rows, categories):
     return P(*(axes.get(letter) for letter in dims))
 
 
+@pytest.mark.eight_devices
 @pytest.mark.parametrize(("name", "layout"), list(table()))
 def test_on_a_mesh_as_on_one_device(name, layout):
     case = CASES[name]
@@ -202,6 +203,7 @@ def shard_by_shard(run, arrays, axes, weights, axes_found):
     )
 
 
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("name", IN_SHARDS)
 def test_in_shard_map_as_on_one_device(name):
     """Derivatives taken inside it, and outside of it."""

@@ -17,6 +17,7 @@ from gumbax.search.spaces.darts_space import DartsSpace
 from tests.helpers import sweep
 from tests.search.conftest import filled
 
+pytestmark = pytest.mark.eight_devices
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
 IMAGES = np.random.default_rng(1).normal(size=(8, 8, 8, 3)).astype(np.float32)
@@ -25,8 +26,6 @@ HARD, SOFT = {"hard": True}, {"hard": False}
 
 @pytest.fixture(scope="module")
 def mesh():
-    if len(jax.devices()) != 8:
-        pytest.skip("needs eight devices")
     return jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
 
 

@@ -32,8 +32,9 @@ def sample(
     `sample(key, logits.shape, axis=axis)` is exactly the noise that the samplers draw
     for these logits. The random words of an element depend on (key, row, category) and
     on nothing else: not on the number of categories, padding, sharding under jit or
-    JAX's random-number flags. Both words of the hash are used, which makes categories
-    of probability 1e-9 as frequent as they should be, and no draw is infinite.
+    JAX's random-number flags. The words are the same on every backend, and float values
+    to one unit. Both words of the hash are used, which makes categories of probability
+    1e-9 as frequent as they should be, and no draw is infinite.
 
     Under `jax.vmap` with one unbatched key every row draws the same noise: give each
     row a key. Inside `jax.shard_map` each shard counts from 0: give it its `offset`.

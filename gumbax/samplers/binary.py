@@ -86,7 +86,8 @@ def relaxed_bernoulli(
     (straight-through), which is biased at every temperature.
 
     It is `gumbel_softmax` for two categories with `logits` = their difference, with a
-    noise of its own. Reverse mode is hand-written and can be differentiated again;
+    noise of its own: the same words on every backend, float values to one unit, bits
+    but for near-ties. Reverse mode is hand-written and can be differentiated again;
     forward mode of the sampler itself is not there.
 
     Args:

@@ -35,6 +35,8 @@ def categorical(
     is one exponential for each category in place of one hash and two logarithms; the
     logits are read once for all of `sample_shape`. No noise is attached to categories:
     the index is not that of `gumbel_max` for the same key and may change with padding.
+    The words behind the noise are the same on every backend, its float values to one
+    unit, and so indices but for near-ties.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.

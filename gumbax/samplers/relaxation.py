@@ -26,7 +26,8 @@ def gumbel_max(
     """Draws the index of one category, argmax(logits + gumbels).
 
     The law is softmax(logits). For one key the index is that of
-    `gumbel_softmax(..., hard=True)`.
+    `gumbel_softmax(..., hard=True)`. The words behind the noise are the same on every
+    backend, its float values to one unit, and so indices but for near-ties.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.
@@ -83,7 +84,8 @@ def gumbel_softmax(
 
     Reverse mode is hand-written, for `logits`, `temperature` and `gumbels`, and can be
     differentiated again. Forward mode (`jax.jvp`) of the sampler itself is not there.
-    The gradient of the sum of a sample is 0: it is always 1.
+    The gradient of the sum of a sample is 0: it is always 1. The words behind the noise
+    are the same on every backend, float values to one unit, one-hots but for near-ties.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.

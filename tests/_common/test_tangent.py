@@ -210,6 +210,7 @@ def test_function_is_not_called_without_a_derivative():
     gradient(jnp.ones(3), jnp.ones(3))
 
 
+@pytest.mark.cpu_program
 @pytest.mark.usefixtures("optimised")
 def test_costs_nothing_when_it_runs():
     """The dead operands leave the compiled program."""

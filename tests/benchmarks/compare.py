@@ -48,6 +48,26 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
         print("| " + " | ".join(row) + " |")
 
 
+def at_least(thresholds: Mapping[str, float], value: float, what: str) -> None:
+    """Asserts a threshold of this platform; where none was measured, prints the value.
+
+    Args:
+        thresholds: platform -> least value.
+        value: what was found.
+        what: in messages.
+    """
+    least = thresholds.get(jax.default_backend())
+    if least is None:
+        print(f"\n{what}: {value:.3g} (no threshold on {jax.default_backend()})")
+    else:
+        assert value >= least, f"{what}: {value:.3g} < {least}"
+
+
+def at_most(thresholds: Mapping[str, float], value: float, what: str) -> None:
+    """The same for a largest value."""
+    at_least({name: -most for name, most in thresholds.items()}, -value, f"-{what}")
+
+
 def temporary_bytes(function, *operands) -> int:
     """Temporary memory of a compiled function."""
     return compiled(function, *operands)[2]

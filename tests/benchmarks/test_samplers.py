@@ -190,7 +190,8 @@ def table():
         )
 
 
-# What must hold at (64, 131072) float32, where kernels and not dispatch are measured.
+# What must hold at (64, 131072) float32, where kernels and not dispatch are measured,
+# on CPU. On a GPU nothing but the law was measured often enough.
 TARGETS = {
     "index": {"over low": 5.0},
     "soft": {"over low": 2.0, "over torch": 5.0},
@@ -206,12 +207,16 @@ def test_sampler(shape, dtype, operation, table, benchmark):
     table.append((f"{shape}, {jnp.dtype(dtype).name}", operation, row))
     benchmark.extra_info.update(row)
     benchmark.pedantic(lambda: None, rounds=1)
-    assert all(row[f"over {mode}"] > NOISE_OF_RATIOS for mode in MODES)
+    for mode in MODES:
+        of = row[f"over {mode}"]
+        compare.at_least({"cpu": NOISE_OF_RATIOS}, of, f"{operation}, {mode}")
     if shape == (64, 131072) and dtype == jnp.float32:
         for name, least in TARGETS.get(operation, {}).items():
-            assert math.isnan(row[name]) or row[name] >= least, name
+            if not math.isnan(row[name]):
+                compare.at_least({"cpu": least}, row[name], f"{operation} {name}")
         if operation == "soft, both":
-            assert row["arrays"] <= row["plain arrays"] / 2
+            share = row["arrays"] / row["plain arrays"]
+            compare.at_most({"cpu": 0.5}, share, "temporaries over plain")
 
 
 def training_step(sample):

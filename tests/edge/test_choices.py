@@ -40,6 +40,7 @@ def test_draw_is_the_same_in_every_process():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.eight_devices
 @pytest.mark.exhaustive
 def test_every_device_has_the_same_draw():
     """Data parallel over 8 devices: one loss and gradient, those of one device."""

@@ -69,8 +69,8 @@ CALLS = {
     "nnx": through_nnx,
     "linen": through_linen,
 }
-# Before 0.10, JAX itself keeps what an eager gradient of a jitted `jax.custom_vjp` closes
-# over, in caches of its own.
+# Before 0.10, JAX itself keeps what an eager gradient of a jitted `jax.custom_vjp`
+# closes over, in caches of its own.
 VERSION = tuple(map(int, jax.__version__.split(".")[:2]))
 KEPT_BY_JAX = ("gradient", "second derivative") if VERSION < (0, 10) else ()
 CASES = [(call, closures) for call in CALLS if call not in KEPT_BY_JAX]

@@ -181,6 +181,7 @@ def computations(text):
     return found
 
 
+@pytest.mark.cpu_program
 @pytest.mark.usefixtures("optimised")
 def test_compiled_forward_pass_has_each_convolution_behind_the_conditional(
     convolutions,
@@ -820,6 +821,7 @@ RECORDS_AND_ORDERS = [
 SPECS = PartitionSpec(), PartitionSpec(), PartitionSpec("batch")
 
 
+@pytest.mark.eight_devices
 @pytest.mark.parametrize(("name", "order"), RECORDS_AND_ORDERS)
 def test_derivatives_under_shard_map_are_those_of_one_device(divided_edge, name, order):
     params, x = divided_edge
@@ -833,6 +835,7 @@ def test_derivatives_under_shard_map_are_those_of_one_device(divided_edge, name,
         chex.assert_trees_all_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.exhaustive
 def test_devices_may_choose_for_themselves_under_shard_map(divided_edge, order):

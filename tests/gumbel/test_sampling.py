@@ -95,6 +95,7 @@ def test_scan_equals_a_loop(key):
     np.testing.assert_array_equal(scanned, looped)
 
 
+@pytest.mark.eight_devices
 @SPECS
 def test_sharded_over_8_devices_equals_one_device(key, noise, spec):
     sizes = (8, 1) if "y" not in spec else (4, 2)
@@ -108,6 +109,7 @@ def test_sharded_over_8_devices_equals_one_device(key, noise, spec):
     np.testing.assert_array_equal(sharded, noise)
 
 
+@pytest.mark.eight_devices
 def test_shard_map_with_offset_equals_one_device(key, noise):
     mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
     block = (SHAPE[0] // 4, SHAPE[1] // 2)
@@ -202,6 +204,7 @@ def value_and_gradient(hard):
     return jax.jit(sample), jax.jit(gradient)
 
 
+@pytest.mark.eight_devices
 @SPECS
 @pytest.mark.parametrize("hard", [False, True])
 def test_words_of_a_sharded_step_are_those_of_one_device(key, spec, hard):

@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gumbax.layers.convolution import conv_general_dilated
 from tests.helpers import sweep
 
+pytestmark = pytest.mark.device
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # Kernel size, strides, padding, dilation.
 WINDOWS = sweep(
@@ -197,6 +198,7 @@ def test_sums_are_in_float32(groups):
         np.testing.assert_array_less(error, 2**-8 * np.abs(expected) + 1e-4)
 
 
+@pytest.mark.eight_devices
 @DEPTHS
 def test_batch_on_an_explicit_mesh_axis(groups):
     given = operands(groups)
@@ -211,6 +213,7 @@ def test_batch_on_an_explicit_mesh_axis(groups):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.eight_devices
 @DEPTHS
 def test_batch_divided_by_shard_map(groups):
     given = operands(groups)

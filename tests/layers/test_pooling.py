@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gumbax import pooling
 from tests.helpers import sweep
 
+pytestmark = pytest.mark.device
 PADDINGS = ("SAME", "VALID", ((1, 1), (0, 2)))
 FEW = [((3, 3), (2, 1), padding) for padding in PADDINGS]
 FEW += [((3, 3), (1, 1), "SAME"), ((2, 3), (3, 3), "SAME")]
@@ -77,6 +78,7 @@ def test_window_larger_than_the_image(name, size, strides):
     np.testing.assert_array_equal(pull_back(y)[0], np.zeros_like(x))
 
 
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("pool", [pooling.max_pool, pooling.avg_pool])
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Manual])
 def test_batch_divided_over_devices(pool, axis_type):

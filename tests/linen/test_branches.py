@@ -341,6 +341,7 @@ class Both(nn.Module):
         return y
 
 
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("kind", sweep(["Explicit"], ["Auto", "by hand"]))
 def test_on_a_mesh(kind):
     """What is sown, and statistics, lie as the batch does."""

@@ -10,6 +10,7 @@ import gumbax
 from tests import helpers
 from tests.helpers import sweep
 
+pytestmark = pytest.mark.device
 K = 4700  # ten blocks, the last one not full
 
 

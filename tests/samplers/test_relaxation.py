@@ -229,6 +229,7 @@ def test_jit_scan_and_remat_equal_eager(key, hard):
     np.testing.assert_allclose(remat(logits), gradient, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.eight_devices
 @MODES
 @pytest.mark.parametrize("spec", [("x", None), (None, "x")])
 def test_sharded_over_8_devices_equals_one_device(key, hard, spec):

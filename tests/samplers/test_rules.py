@@ -226,6 +226,7 @@ def test_maximum_by_blocks_is_the_lowest_index_of_the_maximum(num_categories, ax
     np.testing.assert_array_equal(index, expected)
 
 
+@pytest.mark.eight_devices
 @pytest.mark.usefixtures("optimised")
 def test_sharded_logits_are_not_gathered():
     """argmax over sharded categories exchanges block maxima, never the logits."""

@@ -239,18 +239,17 @@ def test_cells_share_a_draw_and_the_two_steps_do_not():
 
 @pytest.fixture(scope="module")
 def mesh():
-    devices = jax.devices()
-    if len(devices) != 8:
-        pytest.skip("needs eight devices")
     # Its axes are explicit or automatic by the version of JAX.
     return jax.make_mesh((8,), ("data",))
 
 
+@pytest.mark.eight_devices
 def test_batch_is_shared_out_evenly(mesh):
     with pytest.raises(SearchError, match="be a multiple of the 8 devices of the mesh"):
         small_search(count=48, mesh=mesh, batch_size=12)
 
 
+@pytest.mark.eight_devices
 @pytest.mark.exhaustive
 def test_eight_devices_draw_alike_and_give_the_metrics_of_one(digits, search, mesh):
     sharded = Search(
@@ -288,6 +287,7 @@ def test_eight_devices_draw_alike_and_give_the_metrics_of_one(digits, search, me
     }
 
 
+@pytest.mark.eight_devices
 @pytest.mark.exhaustive
 def test_eight_devices_have_the_gradients_of_one(mesh):
     batch = features(8)
