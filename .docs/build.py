@@ -36,6 +36,7 @@ PAGES = {
     "gumbax/search/README.md": "architecture_search",
     "tests/benchmarks/README.md": "benchmarks",
     ".docs/questions.md": "questions",
+    ".docs/precision.md": "precision",
     ".docs/beside_others.md": "beside_others",
     ".github/CONTRIBUTING.md": "contributing",
     "gumbax/CHANGELOG.md": "changes",

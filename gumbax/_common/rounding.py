@@ -1,9 +1,10 @@
 """Elementary functions whose derivatives are right to rounding, to the second order.
 
-JAX differentiates `/`, `expm1`, `sigmoid` and `softplus` by formulas that subtract nearly
-equal numbers, or that leave the range of the type. Each function here has a rule of its
-own. Where JAX forgets such a rule (`jax.lax.scan` before JAX 0.12, in derivatives of
-derivatives) it differentiates the value instead: less exact, and nothing worse.
+JAX differentiates `/`, `expm1`, `sigmoid` and `softplus` by formulas that subtract
+nearly equal numbers, or that leave the range of the type. Each function here has a rule
+of its own. Where JAX forgets such a rule (`jax.lax.scan` before JAX 0.12, in
+derivatives of derivatives) it differentiates the value instead: less exact, and nothing
+worse.
 """
 
 from collections.abc import Callable

@@ -6,6 +6,7 @@ types are computed in float32.
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 
 import jax
@@ -230,9 +231,8 @@ def _standardised(*flat: float) -> Callable:
         def of_value(x, loc, scale):
             scale = _noise.positive(scale)
             z = (x - loc) / scale
-            end = functools.reduce(
-                jnp.logical_or, [z == value for value in flat], False
-            )
+            ends = (z == value for value in flat)
+            end = functools.reduce(operator.or_, ends, False)
             # Selected before z is made: 0 * inf does not occur in its derivatives.
             inside = divide(jnp.where(end, 0, x - loc), scale)
             inside = jnp.where(end, jax.lax.stop_gradient(z), inside)

@@ -254,7 +254,7 @@ def _log_gamma(ratio: jax.Array, rho: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @with_slope(lambda x: divide(x, 1 + x))
 def _minus_log1p(x: jax.Array) -> jax.Array:
-    """x - log1p(x), -1/2 <= x <= 1: with y = x / (2 + x) it is x y - 2 y**3 / 3 - ..."""
+    """x - log1p(x), -1/2 <= x <= 1: x y - 2 y**3 / 3 - ... with y = x / (2 + x)."""
     y = x / (2 + x)
     square = y * y
     series = jnp.zeros_like(x)

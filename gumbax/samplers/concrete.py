@@ -35,9 +35,10 @@ def log_prob(
     lgamma(K) + (K - 1) log(t) + sum_k (log_softmax(logits - t log(x)) - log(x))_k,
     with respect to the Lebesgue measure of the first K - 1 coordinates.
 
-    A coordinate that is exactly 0, to which samples round, is read as the nearest number
-    above it, and has no gradient: value and gradients are finite at every sample. A
-    category with logit -inf does not exist: it must be 0, and K does not count it.
+    A coordinate that is exactly 0, to which samples round, is read as the nearest
+    number above it, and has no gradient: value and gradients are finite at every
+    sample. A category with logit -inf does not exist: it must be 0, and K does not
+    count it.
 
     Args:
         x: points of the simplex, [..., K]; that they sum to 1 is not checked.

@@ -45,8 +45,8 @@ class Form(NamedTuple):
     """A sample of a choice, and its gradient. Functions of an axis and scores.
 
     Attributes:
-        output: the sample from (axis, scores, temperature, winner), with the derivatives
-            of the weights: else second derivatives would run and be silently wrong.
+        output: the sample from (axis, scores, temperature, winner), with the
+            derivatives of the weights: else second ones would be silently wrong.
         weights: in the form that `pull` takes, from the same.
         pull: the gradient, from (axis, weights, cotangent, index, temperature).
         none: what stands among the weights for a category without one.

@@ -201,9 +201,9 @@ def log_softmax(
     return with_tangent_of(smooth, value, counts, scores, temperature, top, index)
 
 
-# Their derivatives. With y the softmax, d a direction and u = d - d[winner], that of the
-# logarithms is u - sum(y u), and y's is y times that: nothing is subtracted from a y
-# near 1, nor is it in what reverse mode makes of it.
+# Their derivatives. With y the softmax, d a direction and u = d - d[winner], that of
+# the logarithms is u - sum(y u), and y's is y times that: nothing is subtracted from a
+# y near 1, nor is it in what reverse mode makes of it.
 
 
 def finite_exponents(
@@ -234,7 +234,7 @@ def _centred(axis: int, counts: jax.Array, c: jax.Array, index: jax.Array) -> ja
 def pull(
     axis: int, y: jax.Array, c: jax.Array, index: jax.Array, temperature: jax.Array
 ) -> jax.Array:
-    """y (c - sum(y c)) / t: a cotangent through a softmax y with its winner at the index.
+    """y (c - sum(y c)) / t: a cotangent through a softmax y and the temperature.
 
     Right to rounding in each row, however near to 1 the winner is and whatever offset c
     has: that of a constant is exactly 0. A category of weight 0 (masked, or
@@ -268,7 +268,7 @@ def log_pull(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def softmax_of_exponents(axis, below, index):
-    """Softmax of exponents that are 0 at the winner; its derivatives are those above."""
+    """Softmax of exponents that are 0 at the winner, with derivatives as above."""
     del index
     powers = jnp.exp(below)
     return powers / total(axis, powers)

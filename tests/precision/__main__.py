@@ -55,7 +55,10 @@ def values_of_scipy(name, entry):
     _, _, reference, _, points, _ = entry
     with np.errstate(all="ignore"):
         each = [
-            (units.units(plain.SCIPY[name](*point), reference, point, np.float64), point)
+            (
+                units.units(plain.SCIPY[name](*point), reference, point, np.float64),
+                point,
+            )
             for point in points
         ]
     return [max(each, key=lambda pair: pair[0])]
@@ -76,7 +79,9 @@ def main():
         ]
         lines.append(f"| `{name}` | {' | '.join(map(cell, cells))} |")
         print(lines[-1], flush=True)
-    versions = f"JAX {jax.__version__}, NumPy {np.__version__}, SciPy {scipy.__version__}"
+    versions = (
+        f"JAX {jax.__version__}, NumPy {np.__version__}, SciPy {scipy.__version__}"
+    )
     PAGE.write_text(TEXT.format(versions=versions, table="\n".join(lines)), "utf-8")
 
 

@@ -1,12 +1,11 @@
-"""What the functions of single numbers are, to 60 digits, and where they are measured."""
+"""What functions of single numbers are, to 60 digits, and where they are measured."""
 
 import mpmath as mp
-import numpy as np
 
 import gumbax
 from gumbax import concrete, gumbel, schedules
 
-mp.mp.dps = 60
+mp.mp.dps = 100
 
 # What underflows or overflows at scale 1 does so at every scale, derivatives too.
 SPREAD = (-4.3, -2.8, -1, -1e-3, 1e-7, 0.3, 0.96, 1.35, 5, 20.5, 80)
@@ -92,7 +91,7 @@ def sampler(function, **options):
 
 
 def at(schedule):
-    return lambda step: schedule(step.astype(np.int32))
+    return lambda step: schedule(step.astype(int))
 
 
 def cosine(step):
@@ -127,7 +126,7 @@ LOGITS = [
 GATES = [(z, l, t) for z in (1e-6, 0.4, 0.99) for l in (-20.0, 0.3, 15.0)
          for t in (0.1, 2 / 3, 1.0)]  # fmt: skip
 SCORES = [
-    (logit, noise, t) for logit in (-12.0, -0.3, 1e-3, 0.5, 20.0) for noise in (-2.0, 0.25)
+    (l, noise, t) for l in (-12.0, -0.3, 1e-3, 0.5, 9.5) for noise in (-2.0, 0.25)
     for t in TEMPERATURES
 ]  # fmt: skip
 

@@ -32,7 +32,9 @@ def make(num_categories, temperature, lead, offset, dtype):
 
 def gradient(logits, gumbels, cotangents, t):
     """Of the logits, and how far it goes when every input moves by half a unit of 1."""
-    logits, gumbels, c = (np.asarray(a, np.float64) for a in (logits, gumbels, cotangents))
+    logits, gumbels, c = (
+        np.asarray(a, np.float64) for a in (logits, gumbels, cotangents)
+    )
     scores = logits + gumbels
     rows, top = np.arange(len(scores)), scores.argmax(-1)
     x = (scores - scores[rows, top][:, None]) / t
@@ -46,7 +48,9 @@ def gradient(logits, gumbels, cotangents, t):
     by_scores += (y * np.abs(pull) * size).sum(-1, keepdims=True)
     weighted = y * np.abs(c)
     others = weighted.sum(-1, keepdims=True) - weighted
-    others[rows, top] = np.where(np.arange(y.shape[1]) == top[:, None], 0, weighted).sum(-1)
+    others[rows, top] = np.where(
+        np.arange(y.shape[1]) == top[:, None], 0, weighted
+    ).sum(-1)
     rest = np.where(x == 0, (y - np.where(x == 0, y, 0)).sum(-1, keepdims=True), 1 - y)
     moved = y * (by_scores + rest * np.abs(c) + others) + np.abs(y * pull)
     return y * pull / t, moved / t / 2
@@ -65,7 +69,9 @@ def worst_row(sampler, num_categories, temperature, lead, offset, dtype):
         eps = float(np.finfo(np.float32).eps)
         # A weight that is below the normal numbers, as the sample has it, may be 0.
         below = float(np.finfo(np.float32).tiny) / min(temperature, 1) * 64
-        return float((np.abs(got - true) / (eps * (np.abs(true) + moved) + below)).max())
+        return float(
+            (np.abs(got - true) / (eps * (np.abs(true) + moved) + below)).max()
+        )
     largest = np.abs(true).max(-1)
     # Rows whose numbers the type has: float16 has none below 6e-5.
     counted = largest > 64 * float(jnp.finfo(dtype).tiny)

@@ -1,7 +1,7 @@
 """Errors in units of rounding, beyond what the inputs themselves are worth.
 
-|got - true| / (eps |true| + how far the true value goes when an input moves by eps / 2),
-the moves of all inputs added up; where the truth is a normal number of the type.
+|got - true| / (eps |true| + how far the true value goes when an input moves by
+eps / 2), the moves of all inputs added up; where the truth is a normal number.
 """
 
 import jax
@@ -19,9 +19,8 @@ def quantities(function, order):
         if order > 0:
             found.append([jax.grad(function, i)(*point) for i in numbers])
         if order > 1:
-            # d/di of the gradient: the diagonal of the Hessian, by reverse over reverse.
-            slope = lambda i: lambda *p: jax.grad(function, i)(*p)  # noqa: E731
-            found.append([jax.grad(slope(i), i)(*point) for i in numbers])
+            # The diagonal of the Hessian, by reverse over reverse.
+            found.append([jax.grad(jax.grad(function, i), i)(*point) for i in numbers])
         return [jnp.stack(row) for row in found]
 
     return jax.jit(jax.vmap(all_of))
@@ -68,7 +67,9 @@ def worst(entry, dtype, stride=1):
     function, call, reference, names, points, order = entry
     if call is None:
         call = lambda *point: function(**dict(zip(names, point, strict=True)))  # noqa: E731
-    arrays = [np.asarray(column, dtype) for column in zip(*points[::stride], strict=True)]
+    arrays = [
+        np.asarray(column, dtype) for column in zip(*points[::stride], strict=True)
+    ]
     found = jax.device_get(quantities(call, order)(*arrays))
     results = []
     for n, got in enumerate(found):

@@ -175,7 +175,8 @@ def test_a_sample_that_is_exactly_1_has_a_finite_elbo():
 
     def elbo(logits):
         q, p = (
-            concrete.binary_log_prob(x, l, temperature=0.5) for l in (logits, -logits)
+            concrete.binary_log_prob(x, own, temperature=0.5)
+            for own in (logits, -logits)
         )
         return q - p
 
