@@ -183,7 +183,13 @@ def contents(notebooks: Path) -> str:
     if not names:
         raise SystemExit(f"no notebooks in {notebooks}")
     groups = {
-        "Use it": ["start", "how_to_choose", "architecture_search", "questions"],
+        "Use it": [
+            "start",
+            "how_to_choose",
+            "architecture_search",
+            "questions",
+            "precision",
+        ],
         "Notebooks": names,
         "API": [f"api/{number}" for number in range(len(ROOMS))],
         "More": ["benchmarks", "beside_others", "contributing", "changes"],

@@ -2,7 +2,7 @@
 
 JAX differentiates `/`, `expm1`, `sigmoid` and `softplus` by formulas that subtract
 nearly equal numbers, or that leave the range of the type. Each function here has a rule
-of its own. Where JAX forgets such a rule (`jax.lax.scan` before JAX 0.12, in derivatives of
+of its own. Where JAX forgets such a rule (`jax.lax.scan` before JAX 0.12, in second
 derivatives) it differentiates the value instead: less exact, and nothing worse.
 """
 

@@ -1,7 +1,6 @@
 """What functions of single numbers are, to 60 digits, and where they are measured."""
 
 import mpmath as mp
-import numpy as np
 
 import gumbax
 from gumbax import concrete, gumbel, schedules
