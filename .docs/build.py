@@ -284,7 +284,13 @@ def contents(notebooks: Path) -> str:
     if not names:
         raise SystemExit(f"no notebooks in {notebooks}")
     groups = {
-        "Use it": ["start", "how_to_choose", "architecture_search", "questions"],
+        "Use it": [
+            "start",
+            "how_to_choose",
+            "architecture_search",
+            "questions",
+            "precision",
+        ],
         "Notebooks": names,
         "API": [f"api/{faces[0]}" for faces in ROOMS.values()],
         "More": ["benchmarks", "beside_others", "contributing", "changes"],

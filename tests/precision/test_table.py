@@ -106,7 +106,7 @@ def test_sums_accumulate_in_float32():
 
 
 def assert_red(name):
-    found = units.worst(entry(name, np.float32), np.float32, 7)
+    found = units.worst(entry(name, np.float32), np.float32, 3)
     assert any(error > bound for (error, _), bound in zip(found, BOUNDS, strict=False))
 
 
