@@ -143,8 +143,8 @@ def log_gumbel_softmax(
     log_softmax((logits + gumbels) / temperature): nothing underflows at low
     temperature, and `gumbax.concrete.exp_log_prob` is its density. For the same key its
     exponential is `gumbel_softmax`. Derivatives are as there, but for a narrow type's
-    share y of a loser, which is exp of a rounded logarithm: it is right to |log y| units
-    of rounding. What is below the lowest float16 is held there.
+    share y of a loser, which is exp of a rounded logarithm: it is right to |log y|
+    units of rounding. What is below the lowest float16 is held there.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.
