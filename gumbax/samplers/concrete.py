@@ -18,9 +18,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gumbax import _noise
-from gumbax._common import checks, meshes
-from gumbax._common.rounding import log_sigmoid, logistic_log_prob
-from gumbax.samplers.scores import softmax_of_exponents, value_at
+from gumbax._common import checks, meshes, rounding
+from gumbax.samplers import scores
 
 
 def log_prob(
@@ -282,10 +281,10 @@ def _density(y, logits, use, count, temperature, *, axis, others=0.0):
     counted n times is small, as it is with n log(n) taken out of lgamma(n).
     """
     y, logits = (jnp.where(use, values, 0) for values in (y, logits))
-    scores = jax.lax.stop_gradient(logits - temperature * y)
-    winner = jnp.argmax(jnp.where(use, scores, -jnp.inf), axis, keepdims=True)
+    rough = jax.lax.stop_gradient(logits - temperature * y)
+    winner = jnp.argmax(jnp.where(use, rough, -jnp.inf), axis, keepdims=True)
     y, logits = (
-        jnp.where(use, values - value_at(axis, values, winner), 0)
+        jnp.where(use, values - scores.value_at(axis, values, winner), 0)
         for values in (y, logits)
     )
     below = logits - temperature * y
@@ -311,7 +310,7 @@ def _log_mean(axis, exponents, middle, count, winner):
 @_log_mean.defjvp
 def _log_mean_jvp(axis, primals, tangents):
     exponents, _, _, winner = primals
-    y = softmax_of_exponents(axis, exponents, winner)
+    y = scores.softmax_of_exponents(axis, exponents, winner)
     return _log_mean(axis, *primals), jnp.sum(y * tangents[0], axis, keepdims=True)
 
 
@@ -350,7 +349,7 @@ def _log_prob(x, logits, temperature, *, axis, ends):
 def _binary_logit_log_prob(logit, logits, temperature):
     far = jnp.isinf(logit) | jnp.isinf(logits)
     d = jnp.where(far, 0, temperature * logit - logits)
-    value = jnp.log(temperature) + logistic_log_prob(d)
+    value = jnp.log(temperature) + rounding.logistic_log_prob(d)
     value = jnp.where(far, -jnp.inf, value)
     return jnp.where(far & (logit == logits), jnp.inf, value)
 
@@ -378,8 +377,10 @@ def _hard_log_prob(z, logits, temperature, *, low, high):
     # Strictly between 0 and 1: the ends are not met.
     value = _binary_log_prob(stretched, logits, temperature, ends=(0.0, 1.0))
     value = value - math.log(high - low)
-    log_0 = log_sigmoid(temperature * math.log(-low / high) - logits)
-    log_1 = log_sigmoid(logits - temperature * math.log((1 - low) / (high - 1)))
+    log_0 = rounding.log_sigmoid(temperature * math.log(-low / high) - logits)
+    log_1 = rounding.log_sigmoid(
+        logits - temperature * math.log((1 - low) / (high - 1))
+    )
     value = jnp.where(at_0, log_0, jnp.where(at_1, log_1, value))
     outside = (z < 0) | (z > 1)
     return jnp.where(outside, -jnp.inf, jnp.where(jnp.isnan(z), jnp.nan, value))

@@ -104,7 +104,9 @@ def within_budget(
     costs = [digit.of(table.costs) for digit in digits]
     chosen = _most_probable(values, costs, table.fixed, budget)
     if chosen is None:
-        least = _genotype(space, digits, [c.sum(axis=-1).argmin() for c in costs])
+        least = _genotype(
+            space, digits, [int(np.argmin(c.sum(axis=-1))) for c in costs]
+        )
         raise _too_small("within_budget", budget, table, least)
     cells: dict[str, list[Edge]] = {name: [] for name in space.choices}
     for digit, value, i in zip(digits, values, chosen, strict=True):
@@ -146,8 +148,8 @@ def bounds(
     inputs = _kept_inputs(space) if rule is None else _inputs("bounds", rule)
     digits = list(_digits(space, inputs))
     sums = [digit.of(table.costs).sum(axis=-1) for digit in digits]
-    cheapest = _genotype(space, digits, [int(found.argmin()) for found in sums])
-    return cheapest, _genotype(space, digits, [int(found.argmax()) for found in sums])
+    cheapest = _genotype(space, digits, [int(np.argmin(found)) for found in sums])
+    return cheapest, _genotype(space, digits, [int(np.argmax(found)) for found in sums])
 
 
 def check_budget(space: Space, table: CostTable, budget: float, rule: Rule) -> None:
