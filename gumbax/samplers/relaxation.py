@@ -83,7 +83,7 @@ def gumbel_softmax(
     temperature falls, variance replaces bias.
 
     Each row's gradient is right to rounding, however near to 1 its winner is; in
-    bfloat16, whose sample is rounded, to 2**-7 of the row's largest entry, in float16
+    bfloat16, whose sample is rounded, to 2**-6 of the row's largest entry, in float16
     to 2**-9. A learned temperature makes the noise again in the backward pass.
 
     Reverse mode is hand-written, for `logits`, `temperature` and `gumbels`, and can be

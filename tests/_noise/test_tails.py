@@ -13,10 +13,10 @@ import scipy.special
 import gumbax
 from gumbax import _noise
 
-pytestmark = (
+pytestmark = [
     pytest.mark.device,
     pytest.mark.usefixtures("optimised"),  # rounding is what they are about
-)
+]
 
 NODES = 24
 RARE = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9]

@@ -5,10 +5,10 @@ import pytest
 
 from gumbax._noise import threefry
 
-pytestmark = (
+pytestmark = [
     pytest.mark.device,
     pytest.mark.usefixtures("strict_promotion", "optimised"),
-)
+]
 
 # Random123, kat_vectors, threefry2x32 with 20 rounds: key, counter, result.
 KNOWN_ANSWERS = [

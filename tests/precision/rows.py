@@ -75,4 +75,5 @@ def worst_row(sampler, num_categories, temperature, lead, offset, dtype):
     largest = np.abs(true).max(-1)
     # Rows whose numbers the type has: float16 has none below 6e-5.
     counted = largest > 64 * float(jnp.finfo(dtype).tiny)
-    return float((np.abs(got - true).max(-1) / largest)[counted].max(initial=0))
+    errors = np.abs(got - true).max(-1)[counted] / largest[counted]
+    return float(errors.max(initial=0))

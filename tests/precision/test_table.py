@@ -5,6 +5,7 @@ float32.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,9 @@ pytestmark = pytest.mark.usefixtures("optimised")
 # Of values, first and second derivatives.
 BOUNDS = (4, 8, 32)
 # A part of the row's largest entry.
-NARROW = {jnp.bfloat16: 2**-7, jnp.float16: 2**-10}
+NARROW = {jnp.bfloat16: 2**-6, jnp.float16: 2**-10}
+# Where y (1 - y), which they are made of, is below the normal numbers.
+EXCEPTIONS = {"relaxed_bernoulli": (4, 8, 48)}
 NAMES = [*laws.LAWS, *choices.entries(np.float32)]
 
 
@@ -33,17 +36,20 @@ def entry(name, dtype):
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "stride"),
+    ("name", "dtypes", "stride"),
     sweep(
-        [(name, np.float32, 7) for name in NAMES],
-        [(name, dtype, 1) for name in NAMES for dtype in (np.float32, np.float64)],
+        [(name, (np.float32,), 7) for name in NAMES],
+        [(name, (np.float32, np.float64), 1) for name in NAMES],
     ),
 )
-def test_within_the_bounds(name, dtype, stride):
-    with enable_x64() if dtype == np.float64 else jax.numpy_dtype_promotion("standard"):
-        found = units.worst(entry(name, dtype), dtype, stride)
-    for (error, point), bound in zip(found, BOUNDS, strict=False):
-        assert error <= bound, (error, point)
+def test_within_the_bounds(name, dtypes, stride):
+    for dtype in dtypes:
+        wide = dtype == np.float64
+        with enable_x64() if wide else jax.numpy_dtype_promotion("standard"):
+            found = units.worst(entry(name, dtype), dtype, stride)
+        bounds = EXCEPTIONS.get(name, BOUNDS)
+        for (error, point), bound in zip(found, bounds, strict=False):
+            assert error <= bound, (dtype, error, point)
 
 
 def test_every_public_function_of_numbers_is_in_the_table():
@@ -59,33 +65,37 @@ def test_every_public_function_of_numbers_is_in_the_table():
     assert set(PUBLIC) - measured == exact | edges | below | products
 
 
-WIDE_ROWS = [
-    (sampler, k, t, lead, offset)
-    for sampler in rows.SAMPLERS
-    for k in (2, 16, 4096, 131072)
-    for t in laws.TEMPERATURES
-    for lead in choices.LEADS
-    for offset in (0.0, 30.0)
-]
-ALWAYS = [
-    *(
-        ("soft", 16, 0.1, lead, offset)
-        for lead in (2.0, 30.0)
-        for offset in (0.0, 30.0)
-    ),
-    ("hard", 16, 0.1, 14.0, 30.0),
-    ("soft", 4096, 1.0, 6.0, 30.0),
-]
+# (temperature, lead of the winner, offset of the cotangent)
+ALL_ROWS = list(itertools.product(laws.TEMPERATURES, choices.LEADS, (0.0, 30.0)))
+FEW_ROWS = {
+    ("soft", 16): [
+        (0.1, 2.0, 0.0),
+        (0.1, 2.0, 30.0),
+        (0.1, 30.0, 0.0),
+        (0.1, 30.0, 30.0),
+    ],
+    ("hard", 16): [(0.1, 14.0, 30.0)],
+    ("soft", 4096): [(1.0, 6.0, 30.0)],
+}
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+ALL = (jnp.float32, jnp.bfloat16, jnp.float16)
+
+
 @pytest.mark.parametrize(
-    ("sampler", "num_categories", "temperature", "lead", "offset"),
-    sweep(ALWAYS, [row for row in WIDE_ROWS if row not in ALWAYS]),
+    ("sampler", "num_categories", "cases", "dtypes"),
+    sweep(
+        [(*of, cases, [dtype]) for of, cases in FEW_ROWS.items() for dtype in ALL],
+        [(of, k, ALL_ROWS, ALL) for of in rows.SAMPLERS for k in (2, 16, 4096, 131072)],
+    ),
 )
-def test_gradients_of_rows(sampler, num_categories, temperature, lead, offset, dtype):
-    found = rows.worst_row(sampler, num_categories, temperature, lead, offset, dtype)
-    assert found <= (BOUNDS[1] if dtype == jnp.float32 else NARROW[dtype])
+def test_gradients_of_rows(sampler, num_categories, cases, dtypes):
+    too_far = {}
+    for dtype, case in itertools.product(dtypes, cases):
+        found = rows.worst_row(sampler, num_categories, *case, dtype)
+        if not found <= (BOUNDS[1] if dtype == jnp.float32 else NARROW[dtype]):
+            too_far[jnp.dtype(dtype).name, case] = found
+    assert too_far == {}
 
 
 # Sums in narrow types: of equal numbers, whose mean is known.

@@ -13,7 +13,6 @@ from gumbax.search.report.page import write_space
 from gumbax.search.spaces.named import SPACES
 from gumbax.search.store import lines, records
 from gumbax.search.store.errors import SearchError
-from tests.helpers import sweep
 from tests.search.report.test_comparison import write_run
 from tests.search.small_run import GENOTYPE, files, refused, write_rows
 
@@ -103,18 +102,9 @@ FILES = {
 }
 
 
-DRAWN = ("metrics.jsonl", "choices.jsonl", "report.json")
-
-
-@pytest.mark.parametrize(
-    ("name", "drawn"),
-    sweep([(name, False) for name in FILES], [(name, True) for name in DRAWN]),
-)
-def test_every_command_ends_with_a_line_and_changes_nothing(
-    name, drawn, damaged, capsys, request
-):
-    if not drawn:
-        request.getfixturevalue("without_pictures")
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("name", FILES)
+def test_every_command_ends_with_a_line_and_changes_nothing(name, damaged, capsys):
     path = damaged / name
     original = path.read_text()
     fields = set()
