@@ -174,7 +174,6 @@ def test_rows_after_the_checkpoint_are_dropped(damaged):
         (lines.TABLE, ({}, {"a": [[1, 2.0], [0, 1]]}), ([], {"a": []}, {"a": [1]})),
         (lines.TABLE, ({"a": [[0.5]]},), ({"a": [[1], [1, 2]]}, {"a": [["x"]]})),
     ],
-    ids=str,
 )
 def test_checks(check, good, bad):
     _, fits = check
