@@ -132,12 +132,15 @@ def _sample_bwd(static, residuals, cotangent):
         perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
         weights = form.weights(axis, perturbed, temperature, (top, index))
     bar = form.pull(axis, weights, cotangent, index, temperature)
-    temperature_bar = None
-    if kinds[0] is not None:
+    if kinds[0] is None:
+        # Not None: to JAX before 0.8 both would be results of one function.
+        temperature_bar = Kind.of(temperature).cast(jnp.zeros_like(temperature))
+    else:
         counts = weights != form.none
         below = scores.finite_exponents(counts, perturbed, temperature, top)
         temperature_bar = -jnp.sum(bar * below, axis=axis, keepdims=True)
-    return _cotangents(bar, temperature_bar, *kinds)
+        temperature_bar = kinds[0].cotangent(temperature_bar)
+    return _cotangents(bar, temperature_bar, *kinds[1:])
 
 
 _sample.defvjp(_sample_fwd, _sample_bwd, symbolic_zeros=True)
@@ -147,15 +150,15 @@ def _kinds(*operands):
     return tuple(None if x is None else Kind.of(x) for x in operands)
 
 
-def _cotangents(scores_bar, temperature_bar, temperature, logits, gumbels):
+def _cotangents(scores_bar, temperature_bar, logits, gumbels):
     """Of (key, logits, temperature, gumbels, where), from what they were broadcast to.
 
-    The last three are the kinds of the operands, None where there is no gradient.
+    The last two are the kinds of the operands, None where there is none.
     """
     return (
         None,
         logits.cotangent(scores_bar),
-        None if temperature is None else temperature.cotangent(temperature_bar),
+        temperature_bar,
         None if gumbels is None else gumbels.cotangent(scores_bar),
         None,
     )
