@@ -58,7 +58,7 @@ def cost_tables(
         >>> text = "|none~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|"
         >>> found = table.of(Genotype.from_nasbench201(text))
         >>> int(found.total), int(found.primitives["nor_conv_1x1"])
-        (11715370, 3932160)
+        (11715210, 3932160)
 
     References:
         Cai, Zhu, Han, 2019 (ProxylessNAS), Sec. 3.3; Wu et al., 2019 (FBNet), Sec. 3.2:
