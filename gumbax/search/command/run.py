@@ -29,7 +29,7 @@ from gumbax.search.methods.penalties import add_linear
 from gumbax.search.network.costs import CostTable
 from gumbax.search.network.derivation import derive
 from gumbax.search.network.supernet import Network
-from gumbax.search.report import costing, gap, page, plots
+from gumbax.search.report import costing, gap, page, plots, run_folder
 from gumbax.search.report.comparison import REPORT, for_plot, read_report
 from gumbax.search.report.costing import Trained
 from gumbax.search.report.gap import Row
@@ -216,7 +216,7 @@ def _run(
 ) -> str:
     """`run_search`, in a folder where no other process runs."""
     method, seed = search.method, search.seed
-    page.write_space(out, search.space)
+    run_folder.write_space(out, search.space)
     keep_costs(out, tables)
     state = _search(out, search, run_id, progress, on_epoch)
     genotype = search.genotype(state.arch)

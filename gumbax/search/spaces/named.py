@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from gumbax.search.spaces.cell_space import CellSpace
-from gumbax.search.spaces.chain_space import macro_space, mlp_space, sequence_space
+from gumbax.search.spaces.chain_space import macro_space, mlp_space
 from gumbax.search.spaces.darts_space import DartsSpace
+from gumbax.search.spaces.sequence_space import sequence_space
 from gumbax.search.spaces.space import Space
 
 NAS_BENCH_201_PRIMITIVES = (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gumbax.search.genotype.genotype import Genotype
-from gumbax.search.report import charts, gap, page
+from gumbax.search.report import charts, gap, page, run_folder
 from gumbax.search.report.comparison import compare
 from gumbax.search.spaces.cell_space import CellSpace
 from gumbax.search.store.errors import SearchError
@@ -49,7 +49,7 @@ def run(tmp_path):
     out = write_run(tmp_path / "run", dataset="<digits>.npz", epochs=3, flip=True)
     report = (out / "report.json").read_text()
     (out / "report.json").unlink()
-    page.write_space(out, SPACE)
+    run_folder.write_space(out, SPACE)
     record = {"options": json.loads(report)["options"], "versions": {"jax": "1.2.3"}}
     (out / "run.json").write_text(json.dumps(record))
     for name, row in (

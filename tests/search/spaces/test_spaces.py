@@ -18,13 +18,13 @@ from gumbax.search.spaces.chain_space import (
     ChainSpace,
     macro_space,
     mlp_space,
-    sequence_space,
 )
 from gumbax.search.spaces.darts_space import DARTS_PRIMITIVES, DartsSpace
 from gumbax.search.spaces.edges import Candidates
 from gumbax.search.spaces.layers import Layers, fan_in_uniform
 from gumbax.search.spaces.named import SPACES, nasbench201, small_images
 from gumbax.search.spaces.primitives import PRIMITIVES, Identity, NormedPool
+from gumbax.search.spaces.sequence_space import sequence_space
 from tests import helpers
 from tests.helpers import sweep
 from tests.search.conftest import filled

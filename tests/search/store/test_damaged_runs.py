@@ -9,7 +9,7 @@ import pytest
 from gumbax.search.command import cli, run
 from gumbax.search.network import cost_tables, costs, weights
 from gumbax.search.report.comparison import REPORT
-from gumbax.search.report.page import write_space
+from gumbax.search.report.run_folder import write_space
 from gumbax.search.spaces.named import SPACES
 from gumbax.search.store import lines, records
 from gumbax.search.store.errors import SearchError
