@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gumbax.search.command import start
+from gumbax.search.command import comparisons, start
 from gumbax.search.command.known_costs import keep_costs, known_costs
 from gumbax.search.command.options import Options
 from gumbax.search.command.progress import Progress, Silent
@@ -23,7 +23,7 @@ from gumbax.search.genotype.genotype import constant_architectures as all_consta
 from gumbax.search.loops.diagnostics import probabilities, stable_hash
 from gumbax.search.loops.fit import Search, SearchState, fit
 from gumbax.search.loops.training import TrainingOptions
-from gumbax.search.methods.budgets import bounds, random_of_cost
+from gumbax.search.methods.budgets import bounds
 from gumbax.search.methods.derive_rules import Rule
 from gumbax.search.methods.penalties import add_linear
 from gumbax.search.network.costs import CostTable
@@ -32,7 +32,6 @@ from gumbax.search.network.supernet import Network
 from gumbax.search.report import costing, gap, page, plots, run_folder
 from gumbax.search.report.comparison import REPORT, for_plot, read_report
 from gumbax.search.report.costing import Trained
-from gumbax.search.report.gap import Row
 from gumbax.search.spaces.space import Space
 from gumbax.search.store import folder, lines, records
 from gumbax.search.store.checkpoint import Checkpoints
@@ -40,9 +39,6 @@ from gumbax.search.store.errors import SearchError, search_error
 
 OnEpoch = Callable[[SearchState, dict[str, float]], None]
 SECONDS_PER_CHECKPOINT = 5.0
-DERIVED = "derived"
-# How far the costs of random architectures may be from that of the kept one.
-SAME_COST = 0.1
 CHECKPOINTS = "checkpoints"
 GENOTYPE = "genotype.json"
 
@@ -236,13 +232,13 @@ def _run(
         supernet, genotype, dataset.test, temperature, draw_key, soft=method.soft
     )
     rows += gap.evaluate_derived(derived, dataset.train, dataset.test, calibration_key)
-    others = _others(search, genotype, random_architectures, random_key)
+    others = comparisons.others(search, genotype, random_architectures, random_key)
     if constant_architectures is None:
         constant_architectures = random_architectures > 0
     constants = all_constant(search.space) if constant_architectures else {}
-    named = _named(genotype, others, constants)
-    results = _trainings(out, search, named, dataset, training, progress)
-    rows += _rows(results)
+    named = comparisons.named(genotype, others, constants)
+    results = comparisons.trainings(out, search, named, dataset, training, progress)
+    rows += comparisons.rows(results)
     trained = [
         Trained(name, results[name], {n: t.of(one).total for n, t in tables.items()})
         for name, one in named.items()
@@ -292,71 +288,6 @@ def _keys(seed: int) -> jax.Array:
     """Of the draws, the calibration and the random architectures of a report."""
     own = jax.random.fold_in(jax.random.key(seed), stable_hash("report"))
     return jax.random.split(own, 3)
-
-
-def _others(
-    search: Search, genotype: Genotype, count: int, key: jax.Array
-) -> tuple[Genotype, ...]:
-    """Random architectures: of about the same cost where the search minds a cost."""
-    if search.cost is None or not count:
-        return gap.random_genotypes(search.space, count, key)
-    cost = search.cost.of(genotype).total
-    high = cost * (1 + SAME_COST)
-    if search.budget is not None:
-        high = max(cost, min(high, search.budget))
-    low = cost * (1 - SAME_COST)
-    return random_of_cost(
-        key, search.space, search.cost, low=low, high=high, count=count
-    )
-
-
-def _named(
-    genotype: Genotype, others: Sequence[Genotype], constants: Mapping[str, Genotype]
-) -> dict[str, Genotype]:
-    """What is trained equally, by the names of trainings.jsonl."""
-    named = {DERIVED: genotype}
-    named |= {f"random {i + 1}": one for i, one in enumerate(others)}
-    return named | {
-        f"{name}{gap.EVERYWHERE}": one
-        for name, one in constants.items()
-        if name != "none"  # nothing reaches its output
-    }
-
-
-def _rows(results: Mapping[str, float]) -> tuple[Row, ...]:
-    """The rows of what was trained from scratch."""
-    rows = [Row(gap.RETRAINED, (results[DERIVED],))]
-    random = tuple(results[name] for name in results if name.startswith("random "))
-    rows += [Row(gap.RANDOM, random)] * bool(random)
-    rows += [
-        Row(name, (results[name],)) for name in results if name.endswith(gap.EVERYWHERE)
-    ]
-    return tuple(rows)
-
-
-def _trainings(
-    out: Path,
-    search: Search,
-    named: Mapping[str, Genotype],
-    dataset: Dataset,
-    training: TrainingOptions,
-    progress: Progress,
-) -> dict[str, float]:
-    """Trains architectures, equally: name -> test accuracy in percent."""
-    order = list(named)
-    total = len(named) * training.num_epochs
-    with progress.phase("train from scratch", total) as advance:
-        return gap.train_all(
-            search.space,
-            named,
-            dataset,
-            training,
-            seed=search.seed,
-            record=out / "trainings.jsonl",
-            on_progress=lambda name, epoch: advance(
-                order.index(name) * training.num_epochs + epoch, network=name
-            ),
-        )
 
 
 def _search(

@@ -57,7 +57,7 @@ class SearchState:
     weight_opt: PyTree
 
 
-class Search:
+class Search(given.ByArguments):
     """A search over one space with one method: initial state and jitted epochs.
 
     Weights are trained on one half of the training set and architecture logits on the
@@ -134,13 +134,6 @@ class Search:
         self.steps_per_epoch = smaller // self.batch_size
         self.num_steps = num_epochs * self.steps_per_epoch
         self._given = tuple(vars(self))
-        self._prepare()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in (*self._given, "_given")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
         self._prepare()
 
     def _prepare(self) -> None:

@@ -110,3 +110,20 @@ def check_scores(
             or "none",
             cure,
         )
+
+
+class ByArguments:
+    """Pickles by what it was given; what follows from that is made anew."""
+
+    _given: tuple[str, ...]
+
+    def _prepare(self) -> None:
+        """Makes what follows from the arguments, whose names are in `_given`."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in (*self._given, "_given")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare()

@@ -74,7 +74,7 @@ class TrainingState:
     opt: PyTree
 
 
-class Training:
+class Training(given.ByArguments):
     """The training of one architecture: initial state and jitted epochs.
 
     Batch normalisation tracks its statistics, and `network` evaluates with them.
@@ -115,13 +115,6 @@ class Training:
         self.options = options
         self.seed = seed
         self._given = tuple(vars(self))
-        self._prepare()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in (*self._given, "_given")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
         self._prepare()
 
     def _prepare(self) -> None:
