@@ -5,8 +5,8 @@ array; the result is passed to a sampler as `temperature` and never recompiles i
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,17 +99,11 @@ def exponential(
     _positive(name, "init_value", init_value)
     _positive(name, "floor", floor)
     _at_least_one(name, "every", every)
-    if not (rate >= 0 and math.isfinite(rate)):
-        raise ValueError(
-            checks.message(
-                name,
-                "rate",
-                "be a finite number >= 0",
-                rate,
-                "The temperature is multiplied by exp(-rate) in each step.",
-            )
-        )
-
+    must = "be a finite number >= 0"
+    cure = "The temperature is multiplied by exp(-rate) in each step."
+    checks.finite(name, "rate", rate, must, cure)
+    if rate < 0:
+        raise ValueError(checks.message(name, "rate", must, rate, cure))
     return functools.partial(_exponential, init_value, rate, floor, every)
 
 
@@ -177,13 +171,13 @@ def preset(name: str, *, num_epochs: int, steps_per_epoch: int = 1) -> optax.Sch
         Chen et al., 2021 (DrNAS, its baselines: 10 - 9 n / 100).
         Archai (constant 1).
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(
             checks.message(
                 "schedules.preset",
                 "name",
-                "be a published schedule",
-                repr(name),
+                "be the name of a published schedule",
+                checks.shown(name),
                 f"Known: {', '.join(PRESETS)}.",
             )
         )
@@ -195,21 +189,35 @@ def preset(name: str, *, num_epochs: int, steps_per_epoch: int = 1) -> optax.Sch
 # Functions of a module, and not of a call: `pickle` takes schedules made of them.
 
 
+def _of_any_step(function: Callable[..., ArrayLike]) -> Callable[..., ArrayLike]:
+    """A step is an integer as a rule, which strict promotion takes for no number."""
+
+    @functools.wraps(function)
+    def temperature(*args: Any) -> ArrayLike:
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args)
+
+    return temperature
+
+
 def _constant(value, step):
     del step
     return value
 
 
+@_of_any_step
 def _linear(init_value, end_value, transition_steps, step):
     done, left = _fractions(step, transition_steps)
     return left * init_value + done * end_value
 
 
+@_of_any_step
 def _exponential(init_value, rate, floor, every, step):
     updated = step // every * every
     return jnp.maximum(floor, init_value * jnp.exp(-rate * updated))
 
 
+@_of_any_step
 def _cosine(init_value, end_value, transition_steps, step):
     done, left = _fractions(step, transition_steps)
     # From the nearer end: sin(x)**2 is (1 - cos(2 x)) / 2 without the difference.
@@ -225,6 +233,7 @@ def _after(schedule, epoch):
     return schedule(epoch + 1)
 
 
+@_of_any_step
 def _fbnet(epoch):
     return 5.0 * jnp.exp(-0.045 * epoch)
 
@@ -267,26 +276,15 @@ def _fractions(step: ArrayLike, steps: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _positive(function: str, argument: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(
-            checks.message(
-                function,
-                argument,
-                "be a finite temperature above 0",
-                value,
-                "A sampler has no value at temperature 0; stop at a small floor.",
-            )
-        )
+    must = "be a finite temperature above 0"
+    cure = "A sampler has no value at temperature 0; stop at a small floor."
+    checks.finite(function, argument, value, must, cure)
+    if not value > 0:
+        raise ValueError(checks.message(function, argument, must, value, cure))
 
 
 def _at_least_one(function: str, argument: str, value: int) -> None:
+    must, cure = "be a number of at least 1", "It counts steps or epochs."
+    checks.finite(function, argument, value, must, cure)
     if value < 1:
-        raise ValueError(
-            checks.message(
-                function,
-                argument,
-                "be at least 1",
-                value,
-                "Pass a number of steps or epochs.",
-            )
-        )
+        raise ValueError(checks.message(function, argument, must, value, cure))

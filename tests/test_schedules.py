@@ -41,6 +41,15 @@ def test_values(schedule, expected):
         np.testing.assert_allclose(jax.jit(schedule)(step), value, rtol=1e-6)
 
 
+def test_integer_steps_under_strict_promotion():
+    for name, schedule in SCHEDULES.items():
+        expected = schedule(7)
+        with jax.numpy_dtype_promotion("strict"):
+            for step in (jnp.int32(7), np.int32(7), jnp.uint32(7), 7):
+                assert schedule(step) == expected, name
+            assert jax.jit(schedule)(jnp.int32(7)) == jax.jit(schedule)(7), name
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -91,7 +100,7 @@ def test_is_positive_and_usable_in_a_scan_with_narrow_logits(name):
         (lambda: schedules.linear(1.0, 0.0, 5), "`end_value` must be a finite"),
         (
             lambda: schedules.linear(1.0, 0.5, 0),
-            "`transition_steps` must be at least 1",
+            "`transition_steps` must be a number of at least 1",
         ),
         (lambda: schedules.cosine(-1.0, 0.5, 5), "`init_value` must be a finite"),
         (lambda: schedules.exponential(1.0, 0.1, floor=0.0), "`floor` must be"),

@@ -19,50 +19,48 @@ _PER_EXAMPLE = (
 )
 
 
+def operands(
+    function: str, branches: Any, params: Any, x: PyTree, has_state: Any
+) -> tuple[tuple[Branch, ...], tuple[PyTree, ...], bool]:
+    """Branches, as many params, and the flag, of the kinds that they must be."""
+    found = checks.some_branches(function, branches)
+    must = f"be a sequence of {len(found)} pytrees, one for each branch"
+    cure = "Use None for a branch without parameters."
+    own = checks.sequence(function, "params", params, must, cure)
+    if len(own) != len(found):
+        raise ValueError(checks.message(function, "params", must, len(own), cure))
+    checks.tree(function, "params", own)
+    checks.tree(function, "x", x)
+    return found, own, checks.flag(function, "has_state", has_state)
+
+
 def checked_weights(
     function: str,
     argument: str,
     weights: ArrayLike,
-    branches: Sequence[Branch],
-    params: Sequence[PyTree],
+    num_branches: int,
     *,
     per_example: bool,
 ) -> jax.Array:
     """Weights as an array [K], or [examples, K] where that is allowed."""
-    given = jnp.asarray(weights)
+    must = "be a real floating array with one weight for each branch"
+    cure = "An index becomes weights with `jax.nn.one_hot`."
+    given = checks.array(function, argument, weights, must, cure)
     if not jnp.issubdtype(given.dtype, jnp.floating):
-        raise TypeError(
-            checks.message(
-                function,
-                argument,
-                "be a real floating array with one weight for each branch",
-                f"dtype {given.dtype.name}",
-                "An index becomes weights with `jax.nn.one_hot`.",
-            )
-        )
-    checks.some_branches(function, branches)
+        got = checks.shown(given)
+        raise TypeError(checks.message(function, argument, must, got, cure))
     ranks = (1, 2) if per_example else (1,)
-    if given.ndim not in ranks or given.shape[-1] != len(branches):
-        also = f" or (examples, {len(branches)})" if per_example else ""
+    if given.ndim not in ranks or given.shape[-1] != num_branches:
+        also = f" or (examples, {num_branches})" if per_example else ""
         raise ValueError(
             checks.message(
                 function,
                 argument,
-                f"have shape ({len(branches)},){also}, one weight for each branch",
+                f"have shape ({num_branches},){also}, one weight for each branch",
                 f"shape {given.shape}",
                 "Give as many weights as branches."
                 if given.ndim in ranks or per_example
                 else _PER_EXAMPLE,
-            )
-        )
-    if len(params) != len(branches):
-        raise ValueError(
-            checks.message(
-                function,
-                "params",
-                f"hold {len(branches)} pytrees, one for each branch",
-                len(params),
-                "Use None for a branch without parameters.",
             )
         )
     return given
@@ -128,7 +126,7 @@ def _check_pairs(
                     function,
                     "params",
                     "hold a pair (params, state) for each branch, with `has_state`",
-                    f"{type(own).__name__} for branch {name(branches, i)}",
+                    f"{checks.shown(own)} for branch {name(branches, i)}",
                     "Use (params, None) for a branch without state.",
                 )
             )

@@ -57,10 +57,18 @@ def scan_edges(
     References:
         Liu, Simonyan, Yang, 2019 (DARTS), Eq. 1. https://arxiv.org/abs/1806.09055
     """
-    nodes = jnp.asarray(nodes)
+    name = "scan_edges"
+    must = "be a function of (own, x)"
+    checks.function(name, "edge", edge, must, "It makes the output of one edge.")
+    has_aux = checks.flag(name, "has_aux", has_aux)
+    nodes = _stacked("nodes", nodes)
     apart = inputs is not None
-    outside = nodes if inputs is None else jnp.asarray(inputs)
+    outside = nodes if inputs is None else _stacked("inputs", inputs)
     num_sources = outside.shape[0]
+    edges = checks.sequence(
+        name, "edges", edges, "be a sequence of pairs (source, target)", "List them."
+    )
+    checks.tree(name, "per_edge", per_edge)
     _check_edges(edges, num_sources, nodes.shape[0], apart=apart)
     for leaf in jax.tree.leaves(per_edge):
         if jnp.shape(leaf)[:1] != (len(edges),):
@@ -98,11 +106,28 @@ def scan_edges(
     return (nodes, aux) if has_aux else nodes
 
 
+def _stacked(argument: str, value: Any) -> jax.Array:
+    """Returns an array whose first axis is that of the nodes."""
+    must, cure = "be an array [number, ...]", "Stack them on the first axis."
+    found = checks.array("scan_edges", argument, value, must, cure)
+    numeric = jnp.issubdtype(found.dtype, jnp.number)
+    if not numeric or not found.ndim:
+        error = ValueError if numeric else TypeError
+        got = checks.shown(found)
+        raise error(checks.message("scan_edges", argument, must, got, cure))
+    return found
+
+
 def _check_edges(
     edges: Sequence[tuple[int, int]], num_sources: int, num_nodes: int, *, apart: bool
 ) -> None:
     left: set[int] = set()
-    for source, target in edges:
+    for pair in edges:
+        if not (isinstance(pair, Sequence | np.ndarray) and len(pair) == 2):
+            must, got = "be pairs (source, target)", checks.shown(pair)
+            cure = "An edge leads from one node to another."
+            raise ValueError(checks.message("scan_edges", "edges", must, got, cure))
+        source, target = pair
         if not (0 <= source < num_sources and 0 <= target < num_nodes):
             condition = (
                 f"be pairs of a source below {num_sources} and a target below "

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gumbax._common import checks, keys
@@ -89,6 +88,13 @@ def draw_choices(
         https://arxiv.org/abs/1910.04465
     """
     key = checks.scalar_key("draw_choices", key)
+    must = "be a function of (key, logits, **options)"
+    checks.function("draw_choices", "sampler", sampler, must, "Pass a sampler itself.")
+    must = "map names to logits"
+    if not isinstance(logits, Mapping) or not all(isinstance(n, str) for n in logits):
+        cure = 'Name each choice, as in `{"normal": logits}`.'
+        got = checks.shown(logits)
+        raise TypeError(checks.message("draw_choices", "logits", must, got, cure))
     if num_examples is not None:
         cure = "For one draw for the whole batch leave it out."
         checks.count("draw_choices", "num_examples", num_examples, 0, cure)
@@ -110,7 +116,8 @@ def draw_choices(
     weights = {}
     folded = keys.folded(key, tuple(names))
     for own, (name, given) in zip(folded, logits.items(), strict=True):
-        values = jnp.asarray(given)
+        must, cure = f"hold arrays, {name!r} too", "Its last axis is the categories."
+        values = checks.array("draw_choices", "logits", given, must, cure)
         if num_examples is None:
             weights[name] = sampler(own, values, **options)
         else:

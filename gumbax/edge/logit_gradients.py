@@ -153,6 +153,15 @@ class Subset(LogitGradient):
         return credits
 
 
+def check_record(function: str, logit_gradient: object) -> None:
+    """Refuses what is no record."""
+    must, got = "be a LogitGradient record", checks.shown(logit_gradient)
+    cure = "Use `gumbax.exact`, `gumbax.sampled`, `gumbax.gdas` or `gumbax.subset(1)`."
+    if not isinstance(logit_gradient, LogitGradient):
+        name = "logit_gradient"
+        raise TypeError(checks.message(function, name, must, got, cure))
+
+
 exact = Exact()
 sampled = Sampled()
 gdas = Gdas()

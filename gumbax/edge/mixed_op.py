@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from gumbax._common import checks, keys, lifetimes
 from gumbax.edge import logit_gradients
-from gumbax.edge.branches import Branch, PyTree, check, checked_weights
+from gumbax.edge.branches import Branch, PyTree, check, checked_weights, operands
 from gumbax.edge.logit_gradients import LogitGradient
 from gumbax.edge.single_path import Edge, apply_edge
 
@@ -67,9 +67,9 @@ def mixed_op(
     References:
         Liu, Simonyan, Yang, 2019 (DARTS), Eq. 2. https://arxiv.org/abs/1806.09055
     """
-    branches, params = tuple(branches), tuple(params)
+    branches, params, has_state = operands("mixed_op", branches, params, x, has_state)
     weights = checked_weights(
-        "mixed_op", "weights", weights, branches, params, per_example=True
+        "mixed_op", "weights", weights, len(branches), per_example=True
     )
     make = functools.partial(_mixed_op_of, has_state)
     run = _compiled.once(branches, ("mixed_op", has_state), make)
@@ -150,21 +150,12 @@ def single_path(
         Dong, Yang, 2019 (GDAS). https://arxiv.org/abs/1910.04465
         Jang, Gu, Poole, 2017, Sec. 2.2. https://arxiv.org/abs/1611.01144
     """
-    branches, params = tuple(branches), tuple(params)
+    name = "single_path"
+    branches, params, has_state = operands(name, branches, params, x, has_state)
     weights = checked_weights(
-        "single_path", "one_hot", one_hot, branches, params, per_example=False
+        name, "one_hot", one_hot, len(branches), per_example=False
     )
-    if not isinstance(logit_gradient, LogitGradient):
-        raise TypeError(
-            checks.message(
-                "single_path",
-                "logit_gradient",
-                "be a LogitGradient record",
-                repr(logit_gradient),
-                "Use `gumbax.exact`, `gumbax.sampled`, `gumbax.gdas` or "
-                "`gumbax.subset(1)`.",
-            )
-        )
+    logit_gradients.check_record(name, logit_gradient)
     logit_gradient.check(len(branches))
     if logit_gradient.needs_key:
         key = checks.scalar_key("single_path", key)

@@ -1,8 +1,8 @@
 """Gumbel noise, and draws of it under a condition."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +13,38 @@ from gumbax import _noise
 from gumbax._common import checks, keys, meshes, tangent
 from gumbax._common.rounding import divide, log_sigmoid, soft_minimum
 
+Function = TypeVar("Function", bound=Callable[..., jax.Array])
+
 # Apart from the unconditional noise of the same key, from which the index may be drawn.
 _GIVEN_INDEX = 1
 
 
+def _options_by_name(name: str) -> Callable[[Function], Function]:
+    """Says so where options are given by place, as `jax.random.gumbel` takes them."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def called(*args, **kwargs):
+            if len(args) > 2:
+                must = "be given by name"
+                got = f"{checks.shown(args[2])} as the third argument"
+                cure = "Write `dtype=...`; all options are."
+                raise TypeError(checks.message(name, "dtype", must, got, cure))
+            return function(*args, **kwargs)
+
+        return called
+
+    return decorate
+
+
+@_options_by_name("gumbel.sample")
 def sample(
     key: jax.Array,
-    shape: Sequence[int] = (),
+    shape: Sequence[int] | None = None,
     *,
     loc: ArrayLike = 0.0,
     scale: ArrayLike = 1.0,
-    dtype: Any = jnp.float32,
+    dtype: Any = None,
     axis: int = -1,
     offset: tuple[ArrayLike, ArrayLike] = (0, 0),
 ) -> jax.Array:
@@ -41,12 +62,14 @@ def sample(
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.
-        shape: shape of the result; its category axis is `axis`. Static.
+        shape: shape of the result; its category axis is `axis`. If None, that to which
+            `loc` and `scale` broadcast. Static.
         loc: location, broadcasts to `shape`.
         scale: scale >= 0, broadcasts to `shape`; where it is 0 the result is `loc`. A
             traced scale < 0 gives NaN.
         dtype: of the result, a real floating type. Narrow types are drawn in float32
-            and rounded.
+            and rounded. If None, float32, or float64 where `loc` or `scale` is an array
+            of it.
         axis: the category axis. Static.
         offset: (first row, first category) of this block in a larger array.
 
@@ -54,7 +77,8 @@ def sample(
         Array of `shape` and `dtype`.
 
     Raises:
-        TypeError: `key` is not one key, or `dtype` is not floating.
+        TypeError: `key` is not one key, `dtype` is not floating, or an option is not
+            given by its name.
         ValueError: `axis`, `loc` or `scale` does not fit `shape`, or a Python `scale`
             is negative.
 
@@ -72,14 +96,15 @@ def sample(
     return _draw(name, key, shape, None, loc, scale, dtype, axis, offset)
 
 
+@_options_by_name("gumbel.sample_truncated")
 def sample_truncated(
     key: jax.Array,
-    shape: Sequence[int] = (),
+    shape: Sequence[int] | None = None,
     *,
     upper: ArrayLike,
     loc: ArrayLike = 0.0,
     scale: ArrayLike = 1.0,
-    dtype: Any = jnp.float32,
+    dtype: Any = None,
     axis: int = -1,
     offset: tuple[ArrayLike, ArrayLike] = (0, 0),
 ) -> jax.Array:
@@ -92,11 +117,11 @@ def sample_truncated(
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.
-        shape: shape of the result; its category axis is `axis`. Static.
+        shape: shape of the result, as in `sample`; `upper` counts too. Static.
         upper: largest value, broadcasts to `shape`; -inf gives -inf.
         loc: location, broadcasts to `shape`.
         scale: scale > 0, broadcasts to `shape`. A traced scale <= 0 gives NaN.
-        dtype: of the result, a real floating type, as in `sample`.
+        dtype: of the result, a real floating type, as in `sample`; `upper` counts too.
         axis: the category axis. Static.
         offset: (first row, first category) of this block in a larger array.
 
@@ -117,12 +142,23 @@ def sample_truncated(
         Maddison, Tarlow, Minka, 2014, App. A. https://arxiv.org/abs/1411.0030
     """
     name = "gumbel.sample_truncated"
+    upper = checks.real(name, "upper", upper)
     return _draw(name, key, shape, upper, loc, scale, dtype, axis, offset)
 
 
 def _draw(name, key, shape, upper, loc, scale, dtype, axis, offset) -> jax.Array:
     key = checks.scalar_key(name, key)
-    shape = tuple(shape)
+    law = {"loc": checks.real(name, "loc", loc)}
+    law["scale"] = checks.real(name, "scale", scale)
+    if upper is not None:
+        law["upper"] = checks.real(name, "upper", upper)
+    if shape is None:
+        shape = checks.common_shape(name, law)
+    cure = "For n draws pass `shape=(n,)`."
+    shape = checks.lengths(name, "shape", shape, cure)
+    if dtype is None:
+        wide = any(x.dtype == jnp.float64 and not x.weak_type for x in law.values())
+        dtype = jnp.float64 if wide else jnp.float32
     dtype = checks.floating_dtype(name, dtype)
     # A scalar is one row of one category.
     axis = checks.category_axis(name, shape, axis) if shape else 0
@@ -132,7 +168,24 @@ def _draw(name, key, shape, upper, loc, scale, dtype, axis, offset) -> jax.Array
     scale = checks.broadcast(name, "scale", scale, shape)
     if upper is not None:
         upper = checks.broadcast(name, "upper", upper, shape)
+    offset = _counters(name, offset)
     return _sample(key, upper, loc, scale, offset, shape=shape, dtype=dtype, axis=axis)
+
+
+def _counters(name: str, offset: Any) -> tuple[jax.Array, jax.Array]:
+    """The counters (row, category) of the first element."""
+    must = "be a pair of integers, (first row, first category)"
+    cure = "Without an offset both are 0."
+    pair = checks.sequence(name, "offset", offset, must, cure)
+    found = [checks.array(name, "offset", number, must, cure) for number in pair]
+    if len(found) != 2 or not all(
+        jnp.issubdtype(number.dtype, jnp.integer) and number.ndim == 0
+        for number in found
+    ):
+        raise TypeError(
+            checks.message(name, "offset", must, checks.shown(offset), cure)
+        )
+    return found[0], found[1]
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype", "axis"))
@@ -240,18 +293,11 @@ def sample_given_index(
     name = "gumbel.sample_given_index"
     key = checks.scalar_key(name, key)
     logits, axis = checks.logits_and_axis(name, logits, axis)
-    index = jnp.asarray(index)
+    must, cure = "be an integer array", "Pass what `gumbel_max` returns."
+    index = checks.array(name, "index", index, must, cure)
     rows = (*logits.shape[:axis], *logits.shape[axis + 1 :])
     if not jnp.issubdtype(index.dtype, jnp.integer):
-        raise TypeError(
-            checks.message(
-                name,
-                "index",
-                "be an integer array",
-                f"dtype {index.dtype.name}",
-                "Pass what `gumbel_max` returns.",
-            )
-        )
+        raise TypeError(checks.message(name, "index", must, checks.shown(index), cure))
     if index.shape != rows:
         raise ValueError(
             checks.message(

@@ -50,8 +50,7 @@ def max_pool(
     References:
         tests/benchmarks/README.md, "Convolutions inside control flow".
     """
-    _check("max_pool", x)
-    window = Window.make(x.shape[1:3], window_shape, strides, padding)
+    x, window = _checked("max_pool", x, window_shape, strides, padding)
     return _max(window, x)
 
 
@@ -85,19 +84,17 @@ def avg_pool(
     References:
         tests/benchmarks/README.md, "Convolutions inside control flow".
     """
-    _check("avg_pool", x)
-    window = Window.make(x.shape[1:3], window_shape, strides, padding)
+    x, window = _checked("avg_pool", x, window_shape, strides, padding)
     sums = _sum(window, windows.wide(x))
     return (sums / _counts(window, x.shape[1:3]).astype(sums.dtype)).astype(x.dtype)
 
 
-def _check(function: str, x: jax.Array) -> None:
+def _checked(function, x, window_shape, strides, padding) -> tuple[jax.Array, Window]:
+    must = "be floating"
+    x = checks.array(function, "x", x, must, "Pass an array [N, H, W, C].")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(
-            checks.message(
-                function, "x", "be floating", f"dtype {x.dtype.name}", "Convert it."
-            )
-        )
+        got, cure = checks.shown(x), checks.conversion(x)
+        raise TypeError(checks.message(function, "x", must, got, cure))
     if x.ndim != 4:
         raise ValueError(
             checks.message(
@@ -118,6 +115,20 @@ def _check(function: str, x: jax.Array) -> None:
                 "Let the number of images alone be a symbol.",
             )
         )
+    cure = "Give height and width, as in (3, 3)."
+    for argument, pair in (("window_shape", window_shape), ("strides", strides)):
+        must = "be a pair of integers above 0"
+        found = checks.sequence(function, argument, pair, must, cure)
+        fits = all(isinstance(length, int | np.integer) for length in found)
+        if not (fits and len(found) == 2 and min(found) > 0):
+            got = checks.shown(pair)
+            raise ValueError(checks.message(function, argument, must, got, cure))
+    try:
+        return x, Window.make(x.shape[1:3], window_shape, strides, padding)
+    except (TypeError, ValueError, RuntimeError):
+        must = 'be "SAME", "VALID", or a pair (low, high) for height and for width'
+        got, cure = checks.shown(padding), 'Without a margin pass `padding="VALID"`.'
+        raise ValueError(checks.message(function, "padding", must, got, cure)) from None
 
 
 def _counts(window: Window, image: Sequence[int]) -> np.ndarray:

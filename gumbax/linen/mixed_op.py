@@ -114,7 +114,8 @@ class MixedOp(nn.Module):
                 one of them changes; there are neither weights nor logits; or, with
                 `hard=True`, a module gives a variable another shape.
         """
-        mixed.check_branches(self.branches)
+        checks.some_branches("MixedOp", self.branches)
+        mixed.check_records("MixedOp", self.sampler, self.logit_gradient)
         children = [self._module(i) for i in range(len(self.branches))]
         given = arguments.together("MixedOp", kwargs, branch_kwargs)
         taken = self._taken(children, len(args), given)
@@ -126,6 +127,7 @@ class MixedOp(nn.Module):
             first, *_ = [m(x, *args, **{k: given[k] for k in own}) for m, own in pairs]
             return first
         choice = mixed.choose(
+            num_branches=len(self.branches),
             logits=self._logits,
             key=functools.partial(self._draw_key, key),
             sampler=self.sampler,

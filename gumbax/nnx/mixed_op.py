@@ -81,7 +81,9 @@ class MixedOp(nnx.Module):
         logit_gradient: LogitGradient = logit_gradients.exact,
         own_logits: bool = True,
     ):
-        mixed.check_branches(branches)
+        checks.some_branches("MixedOp", branches)
+        own_logits = checks.flag("MixedOp", "own_logits", own_logits)
+        mixed.check_records("MixedOp", sampler, logit_gradient)
         self.branches = versions.nnx_list(branches)
         zeros = jnp.zeros(len(branches))
         self.arch_logits = ArchParam(zeros) if own_logits else None
@@ -146,6 +148,7 @@ class MixedOp(nnx.Module):
             # No key at all: every credit, where gradients are asked for.
             record = logit_gradients.exact if record.needs_key else record
         choice = mixed.choose(
+            num_branches=len(self.branches),
             logits=self._logits,
             key=functools.partial(_draw_key, rngs),
             sampler=self.sampler,
@@ -244,7 +247,11 @@ def pure_branches(
     """
     branches = []
     params = []
-    for module in modules:
+    must, cure = "be a sequence of NNX modules", "Put them into a list."
+    for module in checks.sequence("pure_branches", "modules", modules, must, cure):
+        if not isinstance(module, nnx.Module):
+            got = f"{checks.shown(module)} among them"
+            raise TypeError(checks.message("pure_branches", "modules", must, got, cure))
         static, state = nnx_branches.split(module)
         dropped = _statistics(state) if batch_statistics else ()
         leaves, treedef = jax.tree.flatten(state)

@@ -117,9 +117,9 @@ def relaxed_bernoulli(
     References:
         Maddison, Mnih, Teh, 2017, App. B. https://arxiv.org/abs/1611.00712
     """
-    operands, shape = _operands(
-        "relaxed_bernoulli", key, logits, temperature, logistics, sample_shape
-    )
+    name = "relaxed_bernoulli"
+    operands, shape = _operands(name, key, logits, temperature, logistics, sample_shape)
+    hard = checks.flag(name, "hard", hard)
     dtype = operands[1].dtype
     return _sample(*operands, shape=shape, hard=hard, dtype=dtype)
 
@@ -166,7 +166,7 @@ def hard_concrete(
         Louizos, Welling, Kingma, 2018. https://arxiv.org/abs/1712.01312
     """
     name = "hard_concrete"
-    checks.stretch(name, low, high)
+    low, high = checks.stretch(name, low, high)
     operands, shape = _operands(name, key, logits, temperature, logistics, sample_shape)
     wide = _noise.computation_dtype(operands[1].dtype)
     relaxed = _sample(*operands, shape=shape, hard=False, dtype=wide)
@@ -208,7 +208,7 @@ def hard_concrete_penalty(
         Louizos, Welling, Kingma, 2018, Eq. 12. https://arxiv.org/abs/1712.01312
     """
     name = "hard_concrete_penalty"
-    checks.stretch(name, low, high)
+    low, high = checks.stretch(name, low, high)
     checks.positive(name, "temperature", temperature, "It is beta of the paper.")
     operands, dtype = checks.reals(name, logits=logits, temperature=temperature)
     logits, temperature = operands
@@ -244,7 +244,7 @@ def hard_concrete_gate(
         Louizos, Welling, Kingma, 2018, Eq. 13. https://arxiv.org/abs/1712.01312
     """
     name = "hard_concrete_gate"
-    checks.stretch(name, low, high)
+    low, high = checks.stretch(name, low, high)
     (logits,), dtype = checks.reals(name, logits=logits)
     return _stretch_and_clip(sigmoid(logits), low=low, high=high).astype(dtype)
 
@@ -254,8 +254,8 @@ def _operands(name, key, logits, temperature, logistics, sample_shape):
     shape = (*checks.sample_shape(name, sample_shape), *logits.shape)
     wide = _noise.computation_dtype(logits.dtype)
     checks.positive(name, "temperature", temperature, checks.TEMPERATURE_CURE)
-    temperature = checks.real(name, "temperature", temperature).astype(wide)
     temperature = checks.broadcast(name, "temperature", temperature, shape)
+    temperature = temperature.astype(wide)
     if logistics is None:
         key = checks.scalar_key(name, key)
     else:

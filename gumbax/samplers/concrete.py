@@ -219,7 +219,7 @@ def hard_log_prob(
         Louizos, Welling, Kingma, 2018, App. A. https://arxiv.org/abs/1712.01312
     """
     name = "concrete.hard_log_prob"
-    checks.stretch(name, low, high)
+    low, high = checks.stretch(name, low, high)
     operands, dtype = _binary(name, "z", z, logits, temperature)
     return _hard_log_prob(*operands, low=low, high=high).astype(dtype)
 

@@ -126,6 +126,7 @@ def gumbel_softmax(
     """
     name = "gumbel_softmax"
     given = _operands(name, key, logits, axis, where, gumbels, sample_shape)
+    hard = checks.flag(name, "hard", hard)
     form = rules.STRAIGHT_THROUGH if hard else rules.RELAXED
     return _relax(name, form, given, temperature)
 

@@ -354,7 +354,7 @@ def test_branches_that_disagree_are_named_with_both_shapes(operation, other, des
         (np.ones(3), 2, 2, r"have shape \(2,\).*, one weight for each branch, got"),
         (np.ones((4, 5, 2)), 2, 2, r"got shape \(4, 5, 2\)"),
         (np.ones(2, np.int32), 2, 2, "real floating array"),
-        (np.ones(2), 2, 3, "`params` must hold 2 pytrees"),
+        (np.ones(2), 2, 3, "`params` must be a sequence of 2 pytrees"),
         (np.ones(0), 0, 0, "`branches` must hold at least one branch"),
     ],
 )
@@ -601,7 +601,7 @@ def test_state_that_is_only_looked_at_adds_nothing_to_the_gradient(operation):
 @pytest.mark.parametrize(
     ("branch", "own", "message"),
     [
-        (stateless, None, "hold a pair .params, state. for each branch.*got NoneType"),
+        (stateless, None, "hold a pair .params, state. for each branch.*got None"),
         (
             square,
             (1.0, None),

@@ -265,3 +265,40 @@ def test_bad_arguments(key, arguments, options, message):
 def test_batch_of_keys_is_refused_with_the_cure(key):
     with pytest.raises(TypeError, match=r"jax\.vmap"):
         gumbel.sample(jax.random.split(key, 3), (2,))
+
+
+def test_shape_and_dtype_of_the_law():
+    key, loc = jax.random.key(4), jnp.arange(6.0).reshape(2, 1, 3)
+    drawn = gumbel.sample(key, loc=loc, scale=jnp.ones((4, 1)))
+    np.testing.assert_array_equal(
+        drawn, gumbel.sample(key, (2, 4, 3), loc=loc, scale=jnp.ones((4, 1)))
+    )
+    bounded = gumbel.sample_truncated(key, upper=loc)
+    assert bounded.shape == loc.shape
+    assert (bounded <= loc).all()
+    assert gumbel.sample(key).shape == ()
+    narrow = loc.astype(jnp.bfloat16)
+    assert gumbel.sample(key, loc=narrow).dtype == jnp.float32
+    assert gumbel.sample(key, loc=narrow, dtype=jnp.bfloat16).dtype == jnp.bfloat16
+
+
+def test_dtype_follows_the_promotion_of_jax(x64):
+    key, wide = jax.random.key(4), np.array([0.0, 1.0])
+    for law in ({"loc": wide}, {"scale": wide}, {"loc": jnp.asarray(wide)}):
+        found = gumbel.sample(key, (2,), **law)
+        assert found.dtype == jnp.float64
+    assert gumbel.sample_truncated(key, upper=wide).dtype == jnp.float64
+    np.testing.assert_array_equal(
+        gumbel.sample(key, (2,), loc=wide),
+        wide + gumbel.sample(key, (2,), dtype=jnp.float64),
+    )
+    # What is no array has no dtype of its own.
+    assert gumbel.sample(key, (2,), loc=0.5, scale=2).dtype == jnp.float32
+    assert gumbel.sample(key, loc=np.zeros(2, np.float32)).dtype == jnp.float32
+
+
+def test_options_by_place():
+    for function in (gumbel.sample, gumbel.sample_truncated):
+        message = rf"`gumbel.{function.__name__}`: `dtype` must be given by name"
+        with pytest.raises(TypeError, match=message):
+            function(jax.random.key(0), (2,), jnp.float32)

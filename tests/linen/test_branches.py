@@ -413,5 +413,5 @@ def test_remat_of_the_operation():
 
     found, expected = (jax.grad(loss)(made, module) for module in (op, plain))
     chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
-    with pytest.raises(TypeError, match="`hard` must be a Python bool"):
+    with pytest.raises(TypeError, match="`hard` must be True or False"):
         op.apply(made, X, key=KEY, hard=False)

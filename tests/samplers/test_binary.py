@@ -292,8 +292,8 @@ def test_clipped_gates_have_no_gradient(key):
             {"temperature": np.ones(2)},
             "`temperature` must br",
         ),
-        (gumbax.hard_concrete, {"low": 0.0}, "`low` must be a number below 0"),
-        (gumbax.hard_concrete, {"high": 1.0}, "`high` must be a number above 1"),
+        (gumbax.hard_concrete, {"low": 0.0}, "`low` must be a Python number below 0"),
+        (gumbax.hard_concrete, {"high": 1.0}, "`high` must be a Python number above 1"),
     ],
 )
 def test_bad_arguments(key, sampler, options, message):

@@ -69,6 +69,10 @@ def together(
     function: str, kwargs: Mapping[str, Any], branch_kwargs: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Keywords of the call, and those whose names the module takes for itself."""
+    if not isinstance(branch_kwargs, Mapping | None):
+        must, cure = "be a mapping of keywords", 'As in `{"deterministic": True}`.'
+        got = checks.shown(branch_kwargs)
+        raise TypeError(checks.message(function, "branch_kwargs", must, got, cure))
     twice = sorted(set(kwargs) & set(branch_kwargs or ()))
     if twice:
         raise ValueError(

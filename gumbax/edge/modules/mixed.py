@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gumbax._common import checks, keys
-from gumbax.edge.logit_gradients import LogitGradient
+from gumbax.edge.branches import checked_weights
+from gumbax.edge.logit_gradients import LogitGradient, check_record
 from gumbax.edge.mixed_op import mixed_op, single_path
 
 
@@ -31,24 +32,16 @@ class Choice:
     key: jax.Array | None
 
 
-def check_branches(branches: Sequence[Any]) -> None:
-    """Refuses none at all, and what cannot be called."""
-    checks.some_branches("MixedOp", branches)
-    for i, branch in enumerate(branches):
-        if not callable(branch):
-            raise TypeError(
-                checks.message(
-                    "MixedOp",
-                    "branches",
-                    "be modules or functions of x",
-                    f"{type(branch).__name__} as branch {i}",
-                    "Give a module a method `__call__`.",
-                )
-            )
+def check_records(name: str, sampler: Any, logit_gradient: Any) -> None:
+    """Refuses a sampler that cannot be called, and what is no logit gradient."""
+    must = "be a function of (key, logits, *, temperature, hard, gumbels)"
+    checks.function(name, "sampler", sampler, must, "Pass the sampler itself.")
+    check_record(name, logit_gradient)
 
 
 def choose(
     *,
+    num_branches: int,
     logits: Callable[[], jax.Array],
     key: Callable[[LogitGradient | None], jax.Array],
     sampler: Callable[..., jax.Array],
@@ -61,23 +54,23 @@ def choose(
     """Makes the choice of a call.
 
     Args:
+        num_branches: of the module.
         logits: gives those of the module, for a draw.
         key: gives a key, for the draw, or for the credits if a record draws them.
         sampler, logit_gradient: of the module.
         temperature, hard, deterministic, weights: of the call.
     """
-    for name, flag in (("hard", hard), ("deterministic", deterministic)):
-        if isinstance(flag, jax.Array):
-            raise TypeError(
-                checks.message(
-                    "MixedOp",
-                    name,
-                    "be a Python bool",
-                    f"{jax.typeof(flag)}",
-                    "It is static: under `jit`, `remat` or `scan` fix it in the "
-                    "function or the module that is transformed.",
-                )
-            )
+    cure = (
+        "It is static: under `jit`, `remat` or `scan` fix it in the function or the "
+        "module that is transformed."
+    )
+    hard = checks.flag("MixedOp", "hard", hard, cure)
+    still = False if deterministic is None else deterministic
+    deterministic = checks.flag("MixedOp", "deterministic", still, cure)
+    if weights is not None:
+        weights = checked_weights(
+            "MixedOp", "weights", weights, num_branches, per_example=not hard
+        )
     credits_draw = hard and logit_gradient.needs_key
     drawn = credits_key = None
     if credits_draw or (weights is None and not deterministic):
@@ -142,7 +135,8 @@ def derived_index(
     if index is not None:
         return _checked_index(index, num_branches)
     if weights is not None:
-        return _largest("weights", jnp.asarray(weights), num_branches)
+        given = checks.real("MixedOp.derive", "weights", weights)
+        return _largest("weights", given, num_branches)
     if logits is None:
         raise ValueError(
             checks.message(

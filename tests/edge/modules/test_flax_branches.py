@@ -241,14 +241,12 @@ def test_bad_arguments(face, args, options, error, message):
 def test_traced_flags_of_ours_are_an_error(face):
     run = make(face, jnp.tanh, jnp.sin)
     for name in ("hard", "deterministic"):
-        message = rf"`{name}` must be a Python bool, got bool\[\]"
+        message = f"`{name}` must be True or False, got dtype bool with shape"
         with pytest.raises(TypeError, match=message):
             jax.jit(lambda flag, name=name: run(X, rngs=KEY, **{name: flag}))(True)
 
 
 @FACES
 def test_branch_that_cannot_be_called_is_an_error(face):
-    with pytest.raises(
-        TypeError, match=r"be modules or functions.*got int as branch 1"
-    ):
+    with pytest.raises(TypeError, match=r"be functions or modules, got 3 as branch 1"):
         make(face, jnp.tanh, 3)(X, weights=FIRST)

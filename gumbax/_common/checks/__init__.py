@@ -1,0 +1,31 @@
+"""The one place where argument errors are built, and the checks that rooms share."""
+
+from gumbax._common.checks.arguments import TEMPERATURE_CURE as TEMPERATURE_CURE
+from gumbax._common.checks.arguments import broadcast as broadcast
+from gumbax._common.checks.arguments import category_axis as category_axis
+from gumbax._common.checks.arguments import common_shape as common_shape
+from gumbax._common.checks.arguments import floating_array as floating_array
+from gumbax._common.checks.arguments import floating_dtype as floating_dtype
+from gumbax._common.checks.arguments import known_size as known_size
+from gumbax._common.checks.arguments import logits_and_axis as logits_and_axis
+from gumbax._common.checks.arguments import mask as mask
+from gumbax._common.checks.arguments import noise as noise
+from gumbax._common.checks.arguments import reals as reals
+from gumbax._common.checks.arguments import stretch as stretch
+from gumbax._common.checks.arguments import temperature as temperature
+from gumbax._common.checks.kinds import array as array
+from gumbax._common.checks.kinds import conversion as conversion
+from gumbax._common.checks.kinds import count as count
+from gumbax._common.checks.kinds import finite as finite
+from gumbax._common.checks.kinds import flag as flag
+from gumbax._common.checks.kinds import function as function
+from gumbax._common.checks.kinds import lengths as lengths
+from gumbax._common.checks.kinds import positive as positive
+from gumbax._common.checks.kinds import real as real
+from gumbax._common.checks.kinds import sample_shape as sample_shape
+from gumbax._common.checks.kinds import scalar_key as scalar_key
+from gumbax._common.checks.kinds import sequence as sequence
+from gumbax._common.checks.kinds import some_branches as some_branches
+from gumbax._common.checks.kinds import tree as tree
+from gumbax._common.checks.messages import message as message
+from gumbax._common.checks.messages import shown as shown
