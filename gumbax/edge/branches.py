@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.typing import ArrayLike
 
-from gumbax._common import checks
+from gumbax._common import checks, meshes, versions
 
 PyTree = Any
 # (params, x) -> output; with state: ((params, state), x) -> (output, new state).
@@ -72,21 +73,57 @@ def name(branches: Sequence[Branch], index: int) -> str:
     return f"{index} ({getattr(branch, '__name__', type(branch).__name__)})"
 
 
-def check(
+class Traced:
+    """A branch as it was traced: its arrays, without the function that it came from.
+
+    Attributes:
+        runs: axes of `jax.shard_map` on which each leaf of (params, x) may differ ->
+            the program for these.
+        structure: of the output.
+    """
+
+    def __init__(self, output: PyTree):
+        self.runs: dict[tuple[frozenset[str], ...], Callable[..., Any]] = {}
+        self.structure = jax.tree.structure(output)
+
+    def add(self, operands: PyTree, jaxpr: ClosedJaxpr) -> None:
+        """The program for operands of these types."""
+        self.runs[self._place(operands)] = jaxpr_as_fun(jaxpr)
+
+    def _place(self, operands: PyTree) -> tuple[frozenset[str], ...]:
+        return tuple(map(meshes.varying, jax.tree.leaves(operands)))
+
+    def __call__(self, params: PyTree, x: PyTree) -> PyTree:
+        run = self.runs[self._place((params, x))]
+        found = run(*jax.tree.leaves((params, x)))
+        return jax.tree.unflatten(self.structure, found)
+
+
+def traced(
     function: str,
     branches: tuple[Branch, ...],
+    weights: jax.Array,
     params: tuple[PyTree, ...],
     x: PyTree,
     *,
     has_state: bool,
-    num_examples: int | None = None,
-) -> None:
-    """Refuses branches that disagree, or that would lose a gradient."""
+) -> tuple[Traced, ...]:
+    """Traces branches; refuses those that disagree, or that would lose a gradient.
+
+    Under `jax.shard_map` also with all real operands as values that may differ wherever
+    one of them, or an output, does: as a backward pass has them.
+    """
+    num_examples = weights.shape[0] if weights.ndim == 2 else None
     if has_state:
         _check_pairs(function, branches, params)
-    first = None
+    axes = meshes.varying((weights, params, x))
+    first, found = None, []
     for i, (branch, own) in enumerate(zip(branches, params, strict=True)):
         jaxpr, output = jax.make_jaxpr(branch, return_shape=True)(own, x)
+        one = Traced(output)
+        one.add((own, x), jaxpr)
+        found.append(one)
+        axes |= frozenset().union(*map(versions.varying_axes, jaxpr.out_avals))
         if any(isinstance(value, jax.core.Tracer) for value in jaxpr.consts):
             raise TypeError(
                 checks.message(
@@ -114,6 +151,12 @@ def check(
                     "Give every branch the same number of channels, stride and dtype.",
                 )
             )
+    if axes:
+        smooth, rest = partition((params, x))
+        params, x = merge(meshes.vary(smooth, axes), rest)
+        for branch, own, one in zip(branches, params, found, strict=True):
+            one.add((own, x), jax.make_jaxpr(branch)(own, x))
+    return tuple(found)
 
 
 def _check_pairs(

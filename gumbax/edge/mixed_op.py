@@ -13,7 +13,14 @@ from jax.typing import ArrayLike
 
 from gumbax._common import checks, keys, lifetimes
 from gumbax.edge import logit_gradients
-from gumbax.edge.branches import Branch, PyTree, check, checked_weights, operands
+from gumbax.edge.branches import (
+    Branch,
+    PyTree,
+    as_arrays,
+    checked_weights,
+    operands,
+    traced,
+)
 from gumbax.edge.logit_gradients import LogitGradient
 from gumbax.edge.single_path import Edge, apply_edge
 
@@ -34,7 +41,8 @@ def mixed_op(
 
     A call compiles anew for other functions than before (a lambda, a partial or a
     function that is defined in a loop is another one each time), and for other shapes,
-    dtypes or structures. What was compiled for functions is released with them.
+    dtypes or structures. What was compiled for functions is released with them, for
+    methods and callable objects with their objects.
 
     The sum accumulates at least in float32, and so does the gradient of the weights.
     That of x is added up over the branches in the type of x, as JAX does for an input
@@ -113,7 +121,9 @@ def single_path(
     A call compiles anew for other functions than before (a lambda, a partial or a
     function that is defined in a loop is another one each time), for another
     `logit_gradient`, and for other shapes, dtypes or structures. What was compiled for
-    functions is released with them; for callable objects and methods it is kept.
+    functions is released with them, for methods and callable objects with their
+    objects. `jax.debug_key_reuse` does not see what branches do with keys in `params`
+    and `x`.
 
     On CPU the gradients of stock convolutions are slow inside the conditional: use
     `gumbax.convolution.conv_general_dilated` in the branches.
@@ -125,7 +135,7 @@ def single_path(
         params: K pytrees, the parameters of each branch.
         x: the input, any pytree.
         logit_gradient: which credits are computed.
-        key: scalar key for a logit gradient that draws. Consumed.
+        key: scalar key for a logit gradient that draws, which consumes it.
         has_state: the branches carry state: each element of `params` is a pair
             (params, state) and each branch returns (output, new state). Static.
 
@@ -161,8 +171,8 @@ def single_path(
     )
     logit_gradients.check_record(name, logit_gradient)
     logit_gradient.check(len(branches))
-    if logit_gradient.needs_key:
-        key = checks.scalar_key("single_path", key)
+    needs_key = logit_gradient.needs_key
+    key = checks.scalar_key(name, key) if needs_key else None
     make = functools.partial(_single_path_of, has_state)
     run = _compiled.once(branches, ("single_path", has_state), make)
     return run(weights, params, x, logit_gradient, key)
@@ -173,23 +183,15 @@ _compiled = lifetimes.Memory()
 
 
 def _mixed_op_of(has_state, branches):
-    edge = Edge(branches, has_state)
-
     @jax.jit
     def _mixed_op_jit(weights, params, x):
-        check(
-            "mixed_op",
-            branches,
-            params,
-            x,
-            has_state=has_state,
-            num_examples=weights.shape[0] if weights.ndim == 2 else None,
-        )
-        smooth, rest = edge.split(params, x)
+        kept = traced("mixed_op", branches, weights, params, x, has_state=has_state)
         total, states = None, []
-        for i in range(len(branches)):
-            y, state = edge.run(i, smooth, rest)
-            states.append(keys.shown(state))
+        for i, branch in enumerate(kept):
+            y = as_arrays(branch(params[i], x))
+            if has_state:
+                y, state = y
+                states.append(state)
             term = jax.tree.map(functools.partial(_weigh, weights[..., i]), y)
             total = term if total is None else jax.tree.map(jnp.add, total, term)
         total = jax.tree.map(lambda t, y: t.astype(y.dtype), total, y)
@@ -207,11 +209,10 @@ def _weigh(weight: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _single_path_of(has_state, branches):
-    edge = Edge(branches, has_state)
-
     @jax.jit
     def _single_path_jit(weights, params, x, logit_gradient, key):
-        check("single_path", branches, params, x, has_state=has_state)
+        kept = traced("single_path", branches, weights, params, x, has_state=has_state)
+        edge = Edge(kept, has_state)
         smooth, rest = edge.split(params, x)
         # Consumed here, though the backward pass alone draws.
         hidden = keys.hidden(key, consume=True)

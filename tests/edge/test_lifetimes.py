@@ -34,6 +34,36 @@ def partials(constant):
     return [functools.partial(branch, constant), lambda q, x: x + q]
 
 
+class Model:
+    """Branches that reach themselves: through the list that they are in."""
+
+    def __init__(self, constant):
+        self.constant = constant
+        self.branches = [lambda q, x: q * x + self.constant[0], lambda q, x: x + q]
+
+    def scaled(self, q, x):
+        return q * x + self.constant[0]
+
+    def __call__(self, q, x):
+        return self.scaled(q, x)
+
+
+def of_a_model(constant):
+    return Model(constant).branches
+
+
+def methods(constant):
+    return [Model(constant).scaled, lambda q, x: x + q]
+
+
+def objects(constant):
+    return [Model(constant), lambda q, x: x + q]
+
+
+def jitted(constant):
+    return [jax.jit(branch) for branch in closures(constant)]
+
+
 def path(branches, weights=WEIGHTS):
     return gumbax.single_path(weights, branches, [X] * 2, X)
 
@@ -74,7 +104,9 @@ CALLS = {
 VERSION = tuple(map(int, jax.__version__.split(".")[:2]))
 KEPT_BY_JAX = ("gradient", "second derivative") if VERSION < (0, 10) else ()
 CASES = [(call, closures) for call in CALLS if call not in KEPT_BY_JAX]
-CASES += [("single_path", defaults), ("single_path", partials)]
+MAKES = (defaults, partials, of_a_model, methods, objects, jitted)
+CASES += [("single_path", make) for make in MAKES]
+CASES += [("mixed_op", of_a_model), ("nnx", of_a_model), ("linen", of_a_model)]
 
 
 @pytest.mark.parametrize(("call", "make"), CASES)
@@ -110,31 +142,11 @@ def test_the_same_functions_are_traced_once():
     assert len(traced) == count > 0
 
 
-def named(x, *, scale=2.0):
-    """Scales."""
-    return scale * x
-
-
-def test_twins_are_like_their_functions():
-    def local(x: int, offset=1) -> int:
-        return x + offset
-
-    local.mark = "mine"
-    for function in (named, local, functools.partial(named, scale=3.0)):
-        twin = lifetimes.twin(function)
-        assert twin is not function
-        assert twin(2.0) == function(2.0)
-        assert vars(twin) == vars(function)
-    assert lifetimes.twin(named).__doc__ == "Scales."
-    assert lifetimes.twin(local).__qualname__ == local.__qualname__
-    assert lifetimes.twin(len) is len
-
-
 def test_memory_makes_once_and_forgets():
     memory, made = lifetimes.Memory(), []
 
-    def make(twins):
-        made.append(twins)
+    def make(functions):
+        made.append(functions)
         return len(made)
 
     one, other = closures(X)

@@ -143,9 +143,9 @@ def _called(branch: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
 
 
 def _signature(called: Callable[..., Any], is_method: bool) -> inspect.Signature | None:
-    def make(twins: tuple[Any, ...]) -> inspect.Signature | None:
+    def make(_: tuple[Any, ...]) -> inspect.Signature | None:
         try:
-            signature = inspect.signature(*twins)
+            signature = inspect.signature(called)
         except (TypeError, ValueError):
             # Of what is not written in Python.
             return None

@@ -50,7 +50,7 @@ def _remembered(call: Call, key: Hashable, make: Callable[[Call], Any]) -> Any:
     without = call.with_functions((None,) * len(functions))
     # The width of numbers that a trace makes is not in the types of its operands.
     key = jnp.result_type(float), without, key
-    return _memory.once(functions, key, lambda twins: make(call.with_functions(twins)))
+    return _memory.once(functions, key, lambda own: make(call.with_functions(own)))
 
 
 @dataclasses.dataclass(frozen=True)
