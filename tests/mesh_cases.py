@@ -112,6 +112,7 @@ def _samplers():
         "sample_given_index, masked",
         Case(gumbel.sample_given_index, masked_index, options=key),
     )
+    yield "logistic.sample", Case(logistic.sample, {"like": LOGITS}, call=_beside)
     bits = {"logits": LOGITS, "bit": ("k", np.arange(CATEGORIES) % 2 == 0)}
     yield "sample_given_bit", Case(logistic.sample_given_bit, bits, options=key)
     operands = masked | {"temperature": OF_ROWS}
@@ -139,6 +140,10 @@ def _drawn(**operands):
     """All forms, as one array."""
     y = gumbax.draw(KEY, operands.pop("logits"), **operands)
     return y.one_hot + 2 * y.relaxed + y.index[..., None]
+
+
+def _beside(like):
+    return like + logistic.sample(KEY, like.shape)
 
 
 def index_of(operands):
