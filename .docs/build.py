@@ -1,6 +1,6 @@
 """Builds the documentation: the pages of the repository, its notebooks, its docstrings.
 
-    pip install -e ".[docs]"
+    pip install -e ".[docs,test]"
     GUMBAX_EXECUTED=build/executed pytest tests/test_notebooks.py --exhaustive
     python .docs/build.py build/docs --notebooks build/executed
 

@@ -5,6 +5,7 @@ import importlib
 import os
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 from flax import nnx
 
 import gumbax
+from gumbax.search.command import cli
 from tests.helpers import sweep
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +83,27 @@ def test_examples_are_found():
     }
     assert {page.parent.name for page, _ in EXAMPLES} >= {"search", ".docs"}
     assert sum(page == README for page, _ in EXAMPLES) == 3
+
+
+def commands(page):
+    """The lines of a page's shell blocks that call `gumbax`, as words."""
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    blocks = re.findall(
+        r"^```(?:bash|text)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE
+    )
+    lines = re.split(r"\n|&&", "\n".join(blocks).replace("$seed", "0"))
+    return [
+        shlex.split(line, comments=True)[1:]
+        for line in lines
+        if line.strip().startswith("gumbax ")
+    ]
+
+
+def test_commands_of_the_pages_are_understood():
+    found = [words for page in PAGES for words in commands(page)]
+    assert len(found) > 12
+    for words in found:
+        cli.parser().parse_args(words)
 
 
 PACKAGE = Path(gumbax.__file__).parent

@@ -58,6 +58,8 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 
+SMOKE_NOTE = "*Executed at the small sizes of the tests; the text has the full ones.*"
+
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -118,11 +120,14 @@ def test_there_are_notebooks():
 )
 def test_runs(path, tmp_path, pytestconfig):
     notebook = nbformat.read(path, as_version=4)
-    run(notebook, tmp_path, smoke=not pytestconfig.getoption("full_notebooks"))
+    smoke = not pytestconfig.getoption("full_notebooks")
+    run(notebook, tmp_path, smoke=smoke)
     assert all(cell.execution_count for cell in code_cells(notebook))
     # The docs show these copies.
     if executed := os.environ.get("GUMBAX_EXECUTED"):
         Path(executed).mkdir(parents=True, exist_ok=True)
+        if smoke:
+            notebook.cells.insert(1, nbformat.v4.new_markdown_cell(SMOKE_NOTE))
         nbformat.write(notebook, Path(executed) / path.name)
 
 

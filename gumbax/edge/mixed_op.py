@@ -36,6 +36,10 @@ def mixed_op(
     function that is defined in a loop is another one each time), and for other shapes,
     dtypes or structures. What was compiled for functions is released with them.
 
+    The sum accumulates at least in float32, and so does the gradient of the weights.
+    That of x is added up over the branches in the type of x, as JAX does for an input
+    that is used several times: for float32 sums, let the branches narrow a wide x.
+
     The backward pass keeps the insides of all branches. Where they are large, put the
     call into `jax.checkpoint`: its operands alone are kept, and the branches run again.
 

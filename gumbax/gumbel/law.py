@@ -1,7 +1,8 @@
 """Density and distribution functions of the Gumbel distribution.
 
 G = loc + scale * Z, P(Z <= z) = exp(-exp(-z)). Arguments broadcast together; narrow
-types are computed in float32.
+types are computed in float32. Derivatives are those of z times a power of the scale:
+where the density of z underflows they are 0, whatever the scale.
 """
 
 import functools
@@ -54,6 +55,8 @@ def log_prob(
 def prob(x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.Array:
     """Density, exp(log_prob(x)).
 
+    Where it underflows at scale 1 its derivatives are 0, whatever the scale.
+
     Args:
         x: values, any shape.
         loc: location, broadcasts with `x`.
@@ -79,6 +82,8 @@ def prob(x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.A
 def cdf(x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.Array:
     """P(G <= x) = exp(-exp(-z)), z = (x - loc) / scale.
 
+    Where its density underflows at scale 1 its derivatives are 0, whatever the scale.
+
     Args:
         x: values, any shape.
         loc: location, broadcasts with `x`.
@@ -103,6 +108,8 @@ def cdf(x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.Ar
 
 def log_cdf(x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.Array:
     """log P(G <= x) = -exp(-z), z = (x - loc) / scale.
+
+    Where exp(-z) underflows its derivatives are 0, whatever the scale.
 
     Args:
         x: values, any shape.
@@ -130,6 +137,8 @@ def survival_function(
     x: ArrayLike, *, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0
 ) -> jax.Array:
     """P(G > x) = 1 - exp(-exp(-z)), exact in the upper tail.
+
+    Where its density underflows at scale 1 its derivatives are 0, whatever the scale.
 
     Args:
         x: values, any shape.

@@ -90,7 +90,8 @@ def relaxed_bernoulli(
     It is `gumbel_softmax` for two categories with `logits` = their difference, with a
     noise of its own: the same words on every backend, float values to one unit, bits
     but for near-ties. Reverse mode is hand-written and can be differentiated again;
-    forward mode of the sampler itself is not there.
+    forward mode of the sampler itself is not there. A slope y (1 - y) that is below the
+    normal numbers counts as 0 in second derivatives, whatever the temperature.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.

@@ -88,8 +88,9 @@ def gumbel_softmax(
     temperature falls, variance replaces bias.
 
     Each row's gradient is right to rounding, however near to 1 its winner is; in
-    bfloat16, whose sample is rounded, to 2**-6 of the row's largest entry, in float16
-    to 2**-9. A learned temperature makes the noise again in the backward pass.
+    bfloat16, whose sample is rounded, to 2**-6 of the row's largest entry, nearly
+    always to 2**-7, in float16 to 2**-9. A learned temperature makes the noise again in
+    the backward pass.
 
     Reverse mode is hand-written, for `logits`, `temperature` and `gumbels`, and can be
     differentiated again. Forward mode (`jax.jvp`) of the sampler itself is not there.

@@ -86,10 +86,10 @@ def sample(form: Form, key, logits, temperature, gumbels, where, *, axis, shape,
     return meshes.automatic(rule, out, keys.consumed(key), *operands)
 
 
-def _value(static, key, logits, temperature, gumbels, where):
+def _value(static, key, logits, temperature, gumbels, where, *, keep_index=False):
     form, axis, shape, dtype = static
     perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
-    winner = scores.leader(axis, perturbed)
+    winner = scores.leader(axis, perturbed, keep_index=keep_index)
     output = form.output(axis, perturbed, temperature, winner)
     return _rounded(output, dtype), winner
 
@@ -113,7 +113,7 @@ def _sample_fwd(static, *operands):
     learned = operands[2].perturbed
     operands = jax.custom_derivatives.custom_vjp_primal_tree_values(operands)
     _, logits, temperature, gumbels, _ = operands
-    output, (top, index) = _value(static, *operands)
+    output, (top, index) = _value(static, *operands, keep_index=True)
     kinds = _kinds(temperature if learned else None, logits, gumbels)
     if form.keeps_output and not learned:
         return output, (output, None, index, temperature, kinds)

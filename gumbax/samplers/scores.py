@@ -1,6 +1,7 @@
 """Scores (logits + noise), their maximum and their softmax, right at the infinities."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,9 @@ from gumbax._common import sizes
 from gumbax._common.rounding import divide, expm1
 from gumbax._common.tangent import still, with_tangent_of
 
-# Categories in a block of the two-level maximum.
+# Up to here a maximum over two levels is no faster.
+_ONE_LEVEL = 64
+# Categories in a block of the lower level, where their number is not known.
 _BLOCK = 128
 
 
@@ -61,10 +64,12 @@ def argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(undefined, jnp.nan, top), jnp.where(undefined, -1, index)
 
 
-def _platform_argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _platform_argmax(
+    axis: int, scores: jax.Array, *, keep_index: bool = False
+) -> tuple[jax.Array, jax.Array]:
     return jax.lax.platform_dependent(
         scores,
-        cpu=functools.partial(_argmax_by_blocks, axis),
+        cpu=functools.partial(_argmax_by_blocks, axis, keep_index),
         default=functools.partial(_argmax, axis),
     )
 
@@ -78,36 +83,52 @@ def _argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     return top, jnp.where((index == num_categories) | (top == -jnp.inf), -1, index)
 
 
-def _argmax_by_blocks(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _argmax_by_blocks(
+    axis: int, keep_index: bool, scores: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """One vector pass over the scores, then a look into the first block that has it.
 
     On CPU a maximum over a whole row, and above all its index, are scalar loops in some
     versions of XLA; a maximum over windows is not.
     """
-    known = sizes.is_known(scores.shape[axis])
-    if known and scores.shape[axis] <= 2 * _BLOCK:
+    size = _block_size(scores.shape[axis])
+    if size == 1:
         return _argmax(axis, scores)
     num_categories = sizes.value(scores.shape[axis], jnp.int32)
-    maxima = _block_maxima(axis, scores)
+    maxima = _block_maxima(axis, scores, size)
     top, block = _argmax(axis, maxima)
-    members = jnp.expand_dims(jnp.arange(_BLOCK, dtype=jnp.int32), _others(axis, top))
+    members = jnp.expand_dims(jnp.arange(size, dtype=jnp.int32), _others(axis, top))
     # In the last block the last category may come more than once: harmless.
-    category = jnp.minimum(block * _BLOCK + members, num_categories - 1)
+    category = jnp.minimum(block * size + members, num_categories - 1)
     inside = jnp.take_along_axis(
         scores, jnp.maximum(category, 0), axis=axis, mode="promise_in_bounds"
     )
     candidates = jnp.where(inside == top, category, num_categories)
     index = jnp.min(candidates, axis=axis, keepdims=True)
-    return top, jnp.where(block == -1, -1, index)
+    index = jnp.where(block == -1, -1, index)
+    if keep_index:
+        # Read there, so that nothing is made of the maximum before the index is found:
+        # the scores would stand in memory beside that until it is.
+        top = value_at(axis, scores, jnp.clip(index, 0, num_categories - 1))
+    return top, index
 
 
 def _others(axis: int, x: jax.Array) -> tuple[int, ...]:
     return tuple(i for i in range(x.ndim) if i != axis)
 
 
-def _block_maxima(axis: int, scores: jax.Array) -> jax.Array:
-    window = tuple(_BLOCK if i == axis else 1 for i in range(scores.ndim))
-    missing = -scores.shape[axis] % _BLOCK
+def _block_size(num_categories: Any) -> int:
+    """A power of two near the square root: both levels are of a length."""
+    if not sizes.is_known(num_categories):
+        return _BLOCK
+    if num_categories <= _ONE_LEVEL:
+        return 1
+    return 2 ** (num_categories.bit_length() // 2)
+
+
+def _block_maxima(axis: int, scores: jax.Array, size: int) -> jax.Array:
+    window = tuple(size if i == axis else 1 for i in range(scores.ndim))
+    missing = -scores.shape[axis] % size
     padding = tuple((0, missing if i == axis else 0) for i in range(scores.ndim))
     lowest = np.asarray(-np.inf, scores.dtype)
     return jax.lax.reduce_window(
@@ -115,13 +136,17 @@ def _block_maxima(axis: int, scores: jax.Array) -> jax.Array:
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def leader(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnums=0, static_argnames="keep_index")
+def leader(
+    axis: int, scores: jax.Array, *, keep_index: bool = False
+) -> tuple[jax.Array, jax.Array]:
     """`argmax` that does not ask for NaN, which shows in what is made of the scores.
 
-    Anything for a row with a NaN; the index is in bounds in every row.
+    Anything for a row with a NaN; the index is in bounds in every row. Where it is not
+    kept until a backward pass, finding it costs nothing if it is not used either.
     """
-    top, index = _platform_argmax(axis, jax.lax.stop_gradient(scores))
+    scores = jax.lax.stop_gradient(scores)
+    top, index = _platform_argmax(axis, scores, keep_index=keep_index)
     return top, jnp.maximum(index, 0)
 
 
@@ -194,7 +219,9 @@ def log_softmax(
     top, index = winner
     below = exponents(*still((scores, top, temperature)))
     others = jnp.where(_at(axis, scores, index), 0, jnp.exp(below))
-    value = below - jnp.log1p(jnp.sum(others, axis=axis, keepdims=True))
+    rest = jnp.sum(others, axis=axis, keepdims=True)
+    # Selected for the library, as in `pull`.
+    value = below - jnp.log1p(jnp.where(jnp.isfinite(rest), rest, jnp.nan))
     value = jnp.where((top == jnp.inf) & (scores < jnp.inf), -jnp.inf, value)
     smooth = functools.partial(_smooth, axis, _log_softmax)
     counts = value != -jnp.inf

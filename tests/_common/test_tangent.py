@@ -10,6 +10,7 @@ import pytest
 
 import gumbax
 from gumbax._common.tangent import still, with_tangent_of
+from tests.helpers import sweep
 
 KEY = jax.random.key(0)
 ROWS, K = 3, 4
@@ -19,10 +20,14 @@ def hard_sample(logits):
     return gumbax.gumbel_softmax(None, logits, temperature=0.7, hard=True, gumbels=0.0)
 
 
-def hard_plain(logits):
-    q = jax.nn.softmax(logits / 0.7)
-    one_hot = jax.nn.one_hot(logits.argmax(-1), K, dtype=q.dtype)
+def straight_through(scores):
+    q = jax.nn.softmax(scores)
+    one_hot = jax.nn.one_hot(scores.argmax(-1), K, dtype=q.dtype)
     return q + jax.lax.stop_gradient(one_hot - q)
+
+
+def hard_plain(logits):
+    return straight_through(logits / 0.7)
 
 
 def gate_sample(logits):
@@ -183,6 +188,35 @@ def test_masked_categories_keep_second_derivatives_finite_in_a_scan(x64, sample)
         return jnp.sum(jnp.where(jnp.isfinite(y), y, 0) ** 3)
 
     assert np.isfinite(jax.jit(jax.jacrev(jax.grad(loss)))(rows)).all()
+
+
+LEARNED = {
+    "soft": (gumbax.gumbel_softmax, jax.nn.softmax),
+    "hard": (functools.partial(gumbax.gumbel_softmax, hard=True), straight_through),
+    "log": (gumbax.log_gumbel_softmax, jax.nn.log_softmax),
+}
+
+
+@pytest.mark.parametrize("name", sweep(["hard"], ["soft", "log"]))
+def test_learned_temperature_of_drawn_samples_in_a_scan(x64, name):
+    """Noise that is made again behind second derivatives compiles, and is the same."""
+    ours, plain = LEARNED[name]
+
+    def loss(run, sample):
+        def of(rows, temperature):
+            y = run(lambda row: sample(row, temperature), rows)
+            slopes = jnp.cos(jnp.arange(K, dtype=y.dtype))[None]
+            return jnp.sum(jnp.sum(y * slopes, 1) ** 3)
+
+        return jax.jacrev(jax.grad(of, (0, 1)), (0, 1))
+
+    noise = gumbax.gumbel.sample(KEY, (K,), dtype=jnp.float64)
+    point = jax.random.normal(KEY, (ROWS, K), jnp.float64), jnp.float64(0.7)
+    drawn = loss(scanned, lambda row, t: ours(KEY, row, temperature=t))
+    given = loss(looped, lambda row, t: plain((row + noise) / t))
+    expected = jax.jit(given)(*point)
+    assert all(np.abs(block).max() > 1e-2 for block in jax.tree.leaves(expected))
+    chex.assert_trees_all_close(jax.jit(drawn)(*point), expected, rtol=1e-8, atol=1e-10)
 
 
 def test_value_has_the_derivatives_of_the_function_alone():

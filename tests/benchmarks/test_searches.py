@@ -19,7 +19,7 @@ import pytest
 
 from gumbax.search.data.augment import Augmentation
 from gumbax.search.data.dataset import Examples
-from gumbax.search.loops.fit import Search
+from gumbax.search.loops.search import Search
 from gumbax.search.methods.methods import METHODS
 from gumbax.search.spaces.darts_space import DartsSpace
 from gumbax.search.spaces.named import nasbench201

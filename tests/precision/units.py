@@ -77,12 +77,12 @@ def worst(entry, dtype, stride=1):
             (units(got[row, i], derivative(reference, i, n), point, dtype), point)
             for row, point in enumerate(zip(*arrays, strict=True))
             for i in range(got.shape[1])
-            if n < 2 or _square_in_range(dict(zip(names, point, strict=True)))
+            if n < 2 or square_in_range(zip(names, point, strict=True))
         ]
         results.append(max(each, key=lambda pair: pair[0]))
     return results
 
 
-def _square_in_range(named):
-    """1 / scale**2 is a number of float32."""
-    return all(1e-16 < x < 1e16 for name, x in named.items() if "scale" in name)
+def square_in_range(named):
+    """1 / scale**2 is a number of float32; of pairs (name, number)."""
+    return all(1e-16 < x < 1e16 for name, x in named if "scale" in name)

@@ -102,11 +102,17 @@ def test_forward_pass_materialises_the_scores_once(sampler, limit):
     assert found < limit
 
 
+# JAX 0.7.2 keeps scores beside weights in every rule for narrow types.
+NARROW = 2.1 if jax.__version_info__ >= (0, 10) else 4.1
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1.1), ("bfloat16", NARROW)])
 @pytest.mark.usefixtures("optimised")
-def test_soft_forward_and_backward_take_one_array_at_most():
-    logits = jnp.zeros((8, 2**16))
+def test_soft_forward_and_backward_take_one_array_at_most(dtype, limit):
+    """Of float32: the scores are gone when the weights are there."""
+    logits = jnp.zeros((8, 2**16), dtype)
     both = functools.partial(forward_and_backward, SOFT)
-    assert arrays_of_temporaries(both, logits, logits) < 1.1
+    assert arrays_of_temporaries(both, logits, logits) < limit
 
 
 # Log space
@@ -208,7 +214,7 @@ def test_entropy_and_its_gradients_are_finite_with_masks_and_underflow():
         assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("num_categories", [1, 127, 128, 256, 257, 300, 1000, 4096])
+@pytest.mark.parametrize("num_categories", [1, 64, 65, 100, 127, 128, 257, 1000, 4096])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_maximum_by_blocks_is_the_lowest_index_of_the_maximum(num_categories, axis):
     rows = np.random.default_rng(0).normal(size=(9, num_categories)).astype("float32")

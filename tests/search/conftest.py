@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from gumbax.search.data import dataset, datasets
-from gumbax.search.loops.fit import Search
+from gumbax.search.loops.search import Search
 from gumbax.search.methods.methods import METHODS
 from gumbax.search.network.supernet import Supernet
 from gumbax.search.spaces.cell_space import CellSpace

@@ -15,7 +15,7 @@ from gumbax.search.command.progress import RichProgress
 from gumbax.search.command.retrain import read_genotype, retrain
 from gumbax.search.methods.derive_rules import RULES
 from gumbax.search.network.export import export
-from gumbax.search.report import comparison, plots
+from gumbax.search.report import comparison, pictures, plots, run_folder
 from gumbax.search.store import folder
 from gumbax.search.store.errors import DataWarning, SearchError, search_error
 
@@ -317,13 +317,13 @@ def _derive(given: dict[str, Any]) -> None:
         other.append(f"{search.cost.name}-{budget:.15g}")
     if not other:
         with folder.alone(out):
-            folder.write(out / run.GENOTYPE, genotype.to_json())
-            run.draw(out, search.space)
+            folder.write(out / run_folder.GENOTYPE, genotype.to_json())
+            pictures.draw(out, search.space)
     else:  # beside what the run reports on
         made = "-".join(other)
         folder.write(out / f"genotype-{made}.json", genotype.to_json())
-        pictures = [out / f"cell-{made}.{kind}" for kind in ("svg", "png")]
-        plots.draw_genotype(genotype, search.space, pictures)
+        files = [out / f"cell-{made}.{kind}" for kind in ("svg", "png")]
+        plots.draw_genotype(genotype, search.space, files)
     if search.cost is not None:
         print(f"{search.cost.name} {search.cost.of(genotype).total:.15g}")
     print(plots.genotype_text(genotype, search.space))
@@ -344,7 +344,7 @@ def _report(given: dict[str, Any]) -> None:
 
 def _plot(given: dict[str, Any]) -> None:
     options, _ = start.read(given["run"])
-    run.draw(given["run"], options.make_space(run.load_data(options)))
+    pictures.draw(given["run"], options.make_space(run.load_data(options)))
     print(f"Drawn in {given['run']}")
 
 

@@ -8,7 +8,7 @@ import jax
 from gumbax.search.command.progress import Progress
 from gumbax.search.data.dataset import Dataset
 from gumbax.search.genotype.genotype import Genotype
-from gumbax.search.loops.fit import Search
+from gumbax.search.loops.search import Search
 from gumbax.search.loops.training import TrainingOptions
 from gumbax.search.methods.budgets import random_of_cost
 from gumbax.search.report import gap

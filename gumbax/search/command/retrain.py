@@ -10,12 +10,13 @@ from pathlib import Path
 from gumbax.search.command import start
 from gumbax.search.command.options import Options
 from gumbax.search.command.progress import Progress, Silent
-from gumbax.search.command.run import CHECKPOINTS, GENOTYPE, load_data
+from gumbax.search.command.run import CHECKPOINTS, load_data
 from gumbax.search.data.dataset import Dataset
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.loops.evaluation import accuracy, predict
 from gumbax.search.loops.training import Training, TrainingState, train
 from gumbax.search.network.export import export
+from gumbax.search.report.run_folder import GENOTYPE
 from gumbax.search.spaces.cell_space import CellSpace
 from gumbax.search.spaces.named import SPACES
 from gumbax.search.store import folder

@@ -21,7 +21,8 @@ from gumbax.search.data.dataset import Dataset
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.genotype.genotype import constant_architectures as all_constant
 from gumbax.search.loops.diagnostics import probabilities, stable_hash
-from gumbax.search.loops.fit import Search, SearchState, fit
+from gumbax.search.loops.fit import fit
+from gumbax.search.loops.search import Search, SearchState
 from gumbax.search.loops.training import TrainingOptions
 from gumbax.search.methods.budgets import bounds
 from gumbax.search.methods.derive_rules import Rule
@@ -29,10 +30,9 @@ from gumbax.search.methods.penalties import add_linear
 from gumbax.search.network.costs import CostTable
 from gumbax.search.network.derivation import derive
 from gumbax.search.network.supernet import Network
-from gumbax.search.report import costing, gap, page, plots, run_folder
-from gumbax.search.report.comparison import REPORT, for_plot, read_report
+from gumbax.search.report import costing, gap, page, pictures, plots, run_folder
+from gumbax.search.report.comparison import REPORT
 from gumbax.search.report.costing import Trained
-from gumbax.search.spaces.space import Space
 from gumbax.search.store import folder, lines, records
 from gumbax.search.store.checkpoint import Checkpoints
 from gumbax.search.store.errors import SearchError, search_error
@@ -40,7 +40,6 @@ from gumbax.search.store.errors import SearchError, search_error
 OnEpoch = Callable[[SearchState, dict[str, float]], None]
 SECONDS_PER_CHECKPOINT = 5.0
 CHECKPOINTS = "checkpoints"
-GENOTYPE = "genotype.json"
 
 
 def load_data(options: Options) -> Dataset:
@@ -216,7 +215,7 @@ def _run(
     keep_costs(out, tables)
     state = _search(out, search, run_id, progress, on_epoch)
     genotype = search.genotype(state.arch)
-    folder.write(out / GENOTYPE, genotype.to_json())
+    folder.write(out / run_folder.GENOTYPE, genotype.to_json())
     progress.say(plots.genotype_text(genotype, search.space))
 
     supernet = search.supernet(state)
@@ -261,7 +260,7 @@ def _run(
     }
     folder.write(out / REPORT, json.dumps(content, indent=2) + "\n")
     folder.write(out / "report.txt", text)
-    draw(out, search.space)
+    pictures.draw(out, search.space)
     page.write_page([out], out / page.PAGE)
     return text
 
@@ -336,36 +335,6 @@ def _search(
                 then(state, row)
 
             return fit(search, state, on_epoch)
-
-
-def draw(out: Path, space: Space) -> None:
-    """Draws what a folder holds: cell, curves, choices and gap, as SVG and PNG."""
-
-    def both(name: str) -> list[Path]:
-        return [out / f"{name}.svg", out / f"{name}.png"]
-
-    if (out / GENOTYPE).exists():
-        try:
-            genotype = Genotype.load(out / GENOTYPE)
-            genotype.check(space)
-        except ValueError as error:
-            cure = "Derive it again: `gumbax derive` and the folder."
-            must = f"be of the space {space.name}"
-            raise search_error(GENOTYPE, must, str(error), cure) from error
-        plots.draw_genotype(genotype, space, both("cell"))
-    rows = records.metrics(out)
-    if rows:
-        plots.draw_curves(rows, both("curves"))
-    epochs = records.choices(out, space.choices)
-    if epochs:
-        history = {
-            name: np.asarray([row["probabilities"][name] for row in epochs])
-            for name in space.choices
-        }
-        plots.draw_choices(history, space, both("choices"))
-    if (out / REPORT).exists():
-        found = read_report(out)
-        plots.draw_gap({found.method: for_plot(found.rows)}, both("gap"))
 
 
 def derive_again(

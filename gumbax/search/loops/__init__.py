@@ -5,9 +5,9 @@ from gumbax.search.loops.diagnostics import probabilities as probabilities
 from gumbax.search.loops.evaluation import accuracy as accuracy
 from gumbax.search.loops.evaluation import predict as predict
 from gumbax.search.loops.evaluation import soft_weights as soft_weights
-from gumbax.search.loops.fit import Search as Search
-from gumbax.search.loops.fit import SearchState as SearchState
 from gumbax.search.loops.fit import fit as fit
+from gumbax.search.loops.search import Search as Search
+from gumbax.search.loops.search import SearchState as SearchState
 from gumbax.search.loops.training import Training as Training
 from gumbax.search.loops.training import TrainingOptions as TrainingOptions
 from gumbax.search.loops.training import TrainingState as TrainingState

@@ -8,6 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gumbax.search.data.dataset import Examples
+from gumbax.search.methods.budgets import check_budget
+from gumbax.search.methods.derive_rules import Rule as DeriveRule
+from gumbax.search.methods.penalties import Penalty
+from gumbax.search.network.costs import CostTable
 from gumbax.search.network.derivation import groups_of
 from gumbax.search.network.supernet import Network
 from gumbax.search.spaces.space import Space
@@ -110,6 +114,39 @@ def check_scores(
             or "none",
             cure,
         )
+
+
+def check_costs(
+    space: Space,
+    rule: DeriveRule,
+    cost: CostTable | None,
+    penalty: Penalty | None,
+    budget: float | None,
+) -> None:
+    """Refuses a cost, a penalty and a budget that do not fit each other.
+
+    Args:
+        space: of the search.
+        rule: how the architecture is derived.
+        cost: what operations cost.
+        penalty: of the cost.
+        budget: largest cost.
+    """
+    if cost is None:
+        for name, value in {"penalty": penalty, "budget": budget}.items():
+            if value is not None:
+                must, cure = f"be given with `{name}`", "Pass a table of costs."
+                raise search_error("cost", must, "none", cure)
+        return
+    if (cost.space, dict(cost.choices)) != (space.name, dict(space.choices)):
+        must = f"be the table of the space {space.name!r}"
+        got = f"one of {cost.space!r} with other choices"
+        raise search_error("cost", must, got, "Make it with `cost_tables`.")
+    if budget is not None:
+        try:
+            check_budget(space, cost, budget, rule)
+        except ValueError as error:
+            raise SearchError(str(error)) from error
 
 
 class ByArguments:

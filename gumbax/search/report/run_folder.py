@@ -14,6 +14,7 @@ from gumbax.search.spaces.space import Choice
 from gumbax.search.store import folder, records
 
 SPACE = "space.json"
+GENOTYPE = "genotype.json"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def read_run(out: Path) -> Run:
     """
     record, report = _json(out / folder.RECORD), _json(out / "report.json")
     try:
-        genotype = Genotype.load(out / "genotype.json")
+        genotype = Genotype.load(out / GENOTYPE)
     except (OSError, ValueError):
         genotype = None
     try:

@@ -7,8 +7,9 @@ import pytest
 
 from gumbax.search.command import start
 from gumbax.search.command.options import Options
-from gumbax.search.command.run import derive_again, draw
+from gumbax.search.command.run import derive_again
 from gumbax.search.genotype.genotype import Genotype
+from gumbax.search.report.pictures import draw
 from gumbax.search.spaces.named import mlp_space
 from gumbax.search.store.checkpoint import Checkpoints
 from gumbax.search.store.errors import SearchError

@@ -11,6 +11,7 @@ from flax import nnx
 from gumbax.search.command import cli, options, run
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.network import costs
+from gumbax.search.report import pictures
 from gumbax.search.spaces.named import SPACES
 from gumbax.search.store.errors import SearchError
 from tests.search.conftest import CHAIN
@@ -37,9 +38,8 @@ def measured():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SPACES, "mlp", lambda: CHAIN)
         patch.setitem(options.COSTS, "latency", latency)
-        patch.setattr(
-            run, "draw", lambda out, space: None
-        )  # slow, and tested elsewhere
+        # Slow, and tested elsewhere.
+        patch.setattr(pictures, "draw", lambda out, space: None)
         yield latency
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from gumbax.search.command import run
 from gumbax.search.data.dataset import Dataset, Examples
-from gumbax.search.loops.fit import Search
+from gumbax.search.loops.search import Search
 from gumbax.search.loops.training import TrainingOptions
 from gumbax.search.methods.methods import METHODS
 from gumbax.search.report import gap

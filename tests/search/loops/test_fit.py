@@ -11,7 +11,8 @@ import pytest
 
 from gumbax.search.data.dataset import Examples
 from gumbax.search.loops.evaluation import accuracy, predict, soft_weights
-from gumbax.search.loops.fit import Search, fit
+from gumbax.search.loops.fit import fit
+from gumbax.search.loops.search import Search
 from gumbax.search.methods import derive_rules
 from gumbax.search.methods.methods import METHODS
 from gumbax.search.methods.penalties import add_linear

@@ -12,7 +12,7 @@ from flax import nnx
 import gumbax
 from gumbax.search.data.dataset import Examples
 from gumbax.search.genotype.genotype import Genotype
-from gumbax.search.loops.fit import Search
+from gumbax.search.loops.search import Search
 from gumbax.search.methods import derive_rules
 from gumbax.search.methods.methods import METHODS
 from gumbax.search.methods.optimizers import AdamW, ArchAdam, Sgd
