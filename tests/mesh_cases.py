@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 
 import gumbax
-from gumbax import concrete, convolution, gumbel, pooling, schedules
+from gumbax import concrete, convolution, gumbel, logistic, pooling, schedules
 
 ROWS, CATEGORIES = 8, 16
 KEY = jax.random.key(3)
@@ -107,6 +107,22 @@ def _samplers():
         "sample_given_index",
         Case(gumbel.sample_given_index, given_index, options=key),
     )
+    masked_index = given_index | {"where": ("k", np.ones(CATEGORIES, bool))}
+    yield (
+        "sample_given_index, masked",
+        Case(gumbel.sample_given_index, masked_index, options=key),
+    )
+    yield "logistic.sample", Case(logistic.sample, {"like": LOGITS}, call=_beside)
+    bits = {"logits": LOGITS, "bit": ("k", np.arange(CATEGORIES) % 2 == 0)}
+    yield "sample_given_bit", Case(logistic.sample_given_bit, bits, options=key)
+    operands = masked | {"temperature": OF_ROWS}
+    yield "draw", Case(gumbax.draw, operands, call=_drawn)
+    yield "categorical_log_prob", Case(gumbax.categorical_log_prob, index_of(masked))
+    yield "categorical_entropy", Case(gumbax.categorical_entropy, masked)
+    yield (
+        "probs_to_logits",
+        Case(gumbax.probs_to_logits, {"probs": GATES}, elementwise=True),
+    )
     law = {"loc": LOGITS, "scale": OF_ROWS}
     for name, operands in (
         ("sample", law),
@@ -118,6 +134,20 @@ def _samplers():
             return function(KEY, operands["loc"].shape, **operands)
 
         yield name, Case(function, operands, call=call)
+
+
+def _drawn(**operands):
+    """All forms, as one array."""
+    y = gumbax.draw(KEY, operands.pop("logits"), **operands)
+    return y.one_hot + 2 * y.relaxed + y.index[..., None]
+
+
+def _beside(like):
+    return like + logistic.sample(KEY, like.shape)
+
+
+def index_of(operands):
+    return {"index": ("r", np.arange(ROWS) % CATEGORIES)} | operands
 
 
 def _densities():
@@ -144,6 +174,12 @@ def _densities():
         (concrete.binary_log_prob, "x", GATES),
         (concrete.binary_logit_log_prob, "logit", OTHERS),
         (concrete.hard_log_prob, "z", GATES),
+        (concrete.binary_cdf, "x", GATES),
+        (concrete.binary_log_cdf, "x", GATES),
+        (concrete.stretched_cdf, "s", GATES),
+        (concrete.stretched_log_cdf, "s", GATES),
+        (concrete.hard_cdf, "z", GATES),
+        (concrete.hard_log_cdf, "z", GATES),
     ):
         yield f"concrete.{function.__name__}", Case(function, {argument: value} | law)
     for function, operands in (

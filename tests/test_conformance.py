@@ -9,7 +9,7 @@ import pytest
 
 import gumbax
 import gumbax.nnx
-from gumbax import concrete, convolution, gumbel, pooling, schedules
+from gumbax import concrete, convolution, gumbel, logistic, pooling, schedules
 
 CATEGORICAL = [gumbax.gumbel_max, gumbax.gumbel_softmax, gumbax.log_gumbel_softmax]
 BINARY = [
@@ -21,6 +21,9 @@ SAMPLERS = [
     *CATEGORICAL,
     *BINARY,
     gumbax.categorical,
+    gumbax.draw,
+    logistic.sample,
+    logistic.sample_given_bit,
     gumbel.sample,
     gumbel.sample_truncated,
     gumbel.sample_given_index,
@@ -49,6 +52,19 @@ BINARY_DENSITIES = [
     concrete.binary_logit_log_prob,
     concrete.hard_log_prob,
 ]
+BINARY_CDFS = [
+    concrete.binary_cdf,
+    concrete.binary_log_cdf,
+    concrete.stretched_cdf,
+    concrete.stretched_log_cdf,
+    concrete.hard_cdf,
+    concrete.hard_log_cdf,
+]
+PROBABILITIES = [
+    gumbax.categorical_log_prob,
+    gumbax.categorical_entropy,
+    gumbax.probs_to_logits,
+]
 GATES = [gumbax.hard_concrete_penalty, gumbax.hard_concrete_gate]
 PUBLIC = [
     *SAMPLERS,
@@ -56,6 +72,8 @@ PUBLIC = [
     *MOMENTS,
     *SIMPLEX_DENSITIES,
     *BINARY_DENSITIES,
+    *BINARY_CDFS,
+    *PROBABILITIES,
     *GATES,
     gumbax.mixed_op,
     gumbax.single_path,
@@ -76,7 +94,7 @@ named = pytest.mark.parametrize("function", PUBLIC, ids=lambda f: f.__name__)
 
 
 def test_every_public_name_is_in_the_list():
-    modules = [gumbax, gumbel, concrete, convolution, pooling, schedules]
+    modules = [gumbax, gumbel, concrete, logistic, convolution, pooling, schedules]
     found = {
         value
         for module in modules
@@ -102,7 +120,11 @@ def test_sampler_takes_the_key_first_and_options_by_name(sampler):
     assert first.name == "key"
     assert second.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     by_place = [p.name for p in others if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    assert by_place == (["index"] if sampler is gumbel.sample_given_index else [])
+    condition = {
+        gumbel.sample_given_index: ["index"],
+        logistic.sample_given_bit: ["bit"],
+    }
+    assert by_place == condition.get(sampler, [])
 
 
 @pytest.mark.parametrize(
@@ -191,6 +213,12 @@ LOWERED = {
         f"gumbel.{f.__name__}": (lambda x, f=f: f(loc=x, scale=x), (X,))
         for f in MOMENTS
     },
+    "draw": (gumbax.draw, (KEY, X)),
+    "logistic": (with_shape(logistic.sample), (KEY,)),
+    "sample_given_bit": (logistic.sample_given_bit, (KEY, X, X)),
+    "log_prob of index": (gumbax.categorical_log_prob, (jnp.zeros(4, int), X)),
+    **{f.__name__: (f, (X,)) for f in PROBABILITIES[1:]},
+    **{f.__name__: (f, (X, X)) for f in BINARY_CDFS},
     **{f.__name__: (f, (X, X)) for f in SIMPLEX_DENSITIES + BINARY_DENSITIES},
     **{f.__name__: (f, (X,)) for f in GATES},
     "single_path": (single_path_gradient, (KEY, X)),

@@ -78,6 +78,7 @@ def test_examples_are_found():
     assert {page.name for page, _ in EXAMPLES} == {
         "README.md",
         "questions.md",
+        "recipes.md",
         "start.md",
     }
     assert {page.parent.name for page, _ in EXAMPLES} >= {"search", ".docs"}

@@ -8,7 +8,7 @@ from flax import linen, nnx
 import gumbax
 import gumbax.linen
 import gumbax.nnx
-from gumbax import gumbel
+from gumbax import gumbel, logistic
 
 X = jnp.ones((2, 4))
 WIDE = jnp.zeros(5000)
@@ -37,12 +37,15 @@ SMOOTH = {
     "sample": lambda k, x: gumbel.sample(k, x.shape, loc=x),
     "sample_truncated": lambda k, x: gumbel.sample_truncated(k, x.shape, upper=x),
     "sample_given_index": lambda k, x: gumbel.sample_given_index(k, x, jnp.arange(2)),
+    "sample_given_bit": lambda k, x: logistic.sample_given_bit(k, x, x),
+    "draw": lambda k, x: gumbax.draw(k, x).relaxed,
     "draw_choices": choices,
     "draw_choices of examples": lambda k, x: choices(k, x, num_examples=3),
     "single_path": edge,
 }
 EVERY = SMOOTH | {
     "gumbel_max": gumbax.gumbel_max,
+    "logistic.sample": lambda k, x: logistic.sample(k, x.shape),
     "categorical": gumbax.categorical,
     "categorical, wide": lambda k, x: gumbax.categorical(k, WIDE),
 }

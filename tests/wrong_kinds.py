@@ -15,7 +15,7 @@ from flax import nnx
 import gumbax
 import gumbax.linen
 import gumbax.nnx
-from gumbax import convolution, gumbel, schedules
+from gumbax import convolution, gumbel, logistic, schedules
 from tests.mesh_cases import CASES
 
 PAGE = Path(__file__).with_suffix(".txt")
@@ -99,6 +99,14 @@ GIVEN = {
             {"key": KEY, "shape": (ROWS, CATEGORIES), "upper": 0.5},
         ),
     ),
+    "logistic.sample": (
+        logistic.sample,
+        bound(logistic.sample, {"key": KEY, "shape": (ROWS, CATEGORIES)}),
+    ),
+    "draw": (
+        gumbax.draw,
+        bound(gumbax.draw, {"key": KEY, "logits": jnp.zeros((ROWS, CATEGORIES))}),
+    ),
     "schedules.constant": schedule(schedules.constant, 0.5),
     "schedules.linear": schedule(schedules.linear, 1.0, 0.1, 100),
     "schedules.exponential": schedule(
@@ -168,7 +176,7 @@ def rows():
 
 def name_of(function):
     room = function.__module__.split(".")
-    parts = {"concrete": "concrete.", "gumbel": "gumbel."}
+    parts = {name: f"{name}." for name in ("concrete", "gumbel", "logistic")}
     prefix = next((parts[part] for part in reversed(room) if part in parts), "")
     return prefix + function.__name__
 

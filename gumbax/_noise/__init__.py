@@ -7,3 +7,4 @@ from gumbax._noise.noise import gumbel_from_words as gumbel_from_words
 from gumbax._noise.noise import logistic_from_words as logistic_from_words
 from gumbax._noise.noise import positive as positive
 from gumbax._noise.noise import standard as standard
+from gumbax._noise.noise import standard_logistic as standard_logistic

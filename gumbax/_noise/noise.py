@@ -32,6 +32,26 @@ def standard(
     return gumbel_from_words(*words, dtype=dtype)
 
 
+# Apart from the Gumbel noise of the same key.
+_LOGISTIC = 2
+
+
+def standard_logistic(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    *,
+    dtype: Any = jnp.float32,
+    offset: tuple[ArrayLike, ArrayLike] = (0, 0),
+    stream: int = _LOGISTIC,
+) -> jax.Array:
+    """Draws standard logistic noise; the last axis counts as that of categories."""
+    counted = shape or (1,)
+    words = threefry.random_words(
+        key, counted, axis=len(counted) - 1, offset=offset, stream=stream
+    )
+    return logistic_from_words(*words, dtype=dtype).reshape(shape)
+
+
 def gumbel_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:
     """Turns 64 random bits into standard Gumbel noise by inversion, -log(-log1p(-v)).
 

@@ -168,24 +168,8 @@ def _draw(name, key, shape, upper, loc, scale, dtype, axis, offset) -> jax.Array
     scale = checks.broadcast(name, "scale", scale, shape)
     if upper is not None:
         upper = checks.broadcast(name, "upper", upper, shape)
-    offset = _counters(name, offset)
+    offset = checks.counters(name, offset)
     return _sample(key, upper, loc, scale, offset, shape=shape, dtype=dtype, axis=axis)
-
-
-def _counters(name: str, offset: Any) -> tuple[jax.Array, jax.Array]:
-    """The counters (row, category) of the first element."""
-    must = "be a pair of integers, (first row, first category)"
-    cure = "Without an offset both are 0."
-    pair = checks.sequence(name, "offset", offset, must, cure)
-    found = [checks.array(name, "offset", number, must, cure) for number in pair]
-    if len(found) != 2 or not all(
-        jnp.issubdtype(number.dtype, jnp.integer) and number.ndim == 0
-        for number in found
-    ):
-        raise TypeError(
-            checks.message(name, "offset", must, checks.shown(offset), cure)
-        )
-    return found[0], found[1]
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype", "axis"))
@@ -252,7 +236,13 @@ def _at_most(value: jax.Array, upper: jax.Array, dtype: Any) -> jax.Array:
 
 
 def sample_given_index(
-    key: jax.Array, logits: ArrayLike, index: ArrayLike, *, axis: int = -1
+    key: jax.Array,
+    logits: ArrayLike,
+    index: ArrayLike,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    sample_shape: Sequence[int] = (),
 ) -> jax.Array:
     """Draws the scores (logits + noise) conditioned on their argmax being `index`.
 
@@ -268,18 +258,24 @@ def sample_given_index(
     Args:
         key: scalar key from `jax.random.key`. Consumed.
         logits: unnormalised log-probabilities, [..., K] for K categories on `axis`.
-        index: integer array of the shape of `logits` without `axis`.
-        axis: the category axis. Static.
+        index: integer array of the shape of `logits` without `axis`, or with the axes
+            of `sample_shape` in front.
+        axis: the category axis of `logits`. Static.
+        where: boolean mask of allowed categories, broadcasts to the result. Others get
+            -inf.
+        sample_shape: leading axes of independent draws from the same logits. Static.
 
     Returns:
-        Array with the shape and dtype of `logits`, whose argmax is `index`: exactly in
-        float32 and float64; in narrow types other scores may round to the same value.
-        A row without a category above -inf is all -inf. A row with a NaN, or whose
-        `index` is out of range or has the logit -inf, is all NaN.
+        Array of `sample_shape`, then the shape of `logits`, with the dtype of `logits`,
+        whose argmax is `index`: exactly in float32 and float64; in narrow types other
+        scores may round to the same value. A row without a category above -inf is all
+        -inf. A row with a NaN, or whose `index` is out of range or has the logit -inf,
+        is all NaN.
 
     Raises:
-        TypeError: `key` is not one key, `logits` not floating or `index` not integer.
-        ValueError: `axis` or `index` does not fit `logits`.
+        TypeError: `key` is not one key, `logits` not floating, `index` not integer or
+            `where` not boolean.
+        ValueError: `axis`, `index`, `where` or `sample_shape` does not fit `logits`.
 
     Example:
         >>> logits = jnp.array([0.0, 5.0, 1.0])
@@ -298,7 +294,8 @@ def sample_given_index(
     rows = (*logits.shape[:axis], *logits.shape[axis + 1 :])
     if not jnp.issubdtype(index.dtype, jnp.integer):
         raise TypeError(checks.message(name, "index", must, checks.shown(index), cure))
-    if index.shape != rows:
+    samples = checks.sample_shape(name, sample_shape)
+    if index.shape not in (rows, (*samples, *rows)):
         raise ValueError(
             checks.message(
                 name,
@@ -308,29 +305,44 @@ def sample_given_index(
                 "Pass what `gumbel_max` returns, or broadcast one of the two.",
             )
         )
-    return _sample_given_index(key, logits, index, axis=axis)
+    shape = (*samples, *logits.shape)
+    if where is not None:
+        where = checks.mask(name, where, shape)
+    logits = _noise.expand(logits, shape)
+    index = _noise.expand(index, (*samples, *rows))
+    axis += len(samples)
+    return _sample_given_index(key, logits, index, where, axis=axis, shape=shape)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
-def _sample_given_index(key, logits, index, *, axis):
-    draw = functools.partial(_given_index, axis)
+@functools.partial(jax.jit, static_argnames=("axis", "shape"))
+def _sample_given_index(key, logits, index, where, *, axis, shape):
+    draw = functools.partial(_given_index, axis, shape)
     index = jnp.expand_dims(index, axis)
-    out = meshes.broadcast_spec(logits.shape, logits, index)
-    return meshes.automatic(draw, out, keys.consumed(key), logits, index)
+    out = meshes.broadcast_spec(shape, logits, index, where)
+    return meshes.automatic(draw, out, keys.consumed(key), logits, index, where)
 
 
-def _given_index(axis, key, logits, index):
+def _given_index(axis, shape, key, logits, index, where):
     wide = _noise.computation_dtype(logits.dtype)
     theta = logits.astype(wide)
+    if where is not None:
+        theta = jnp.where(where, theta, -jnp.inf)
+    theta = jnp.broadcast_to(theta, shape)
     index = index.astype(jnp.int32)
-    hit = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis) == index
+    hit = jax.lax.broadcasted_iota(jnp.int32, shape, axis) == index
     possible = jnp.any(hit & (theta != -jnp.inf), axis=axis, keepdims=True)
     total = jax.nn.logsumexp(theta, axis=axis, keepdims=True)
-    gumbels = _noise.standard(
-        key, logits.shape, axis=axis, dtype=wide, stream=_GIVEN_INDEX
+    noise = functools.partial(
+        _noise.standard, key, axis=axis, dtype=wide, stream=_GIVEN_INDEX
     )
-    top = total + jnp.sum(jnp.where(hit, gumbels, 0), axis=axis, keepdims=True)
+    gumbels = jax.lax.optimization_barrier(noise(shape))
+    # That of the index, made at its place: to look it up, XLA on CPU would make the
+    # noise of all categories once more.
+    rows = tuple(1 if i == axis else n for i, n in enumerate(shape))
+    top = total + noise(rows, offset=(0, index.astype(jnp.uint32)))
     top = jnp.where(possible | (total == -jnp.inf), top, jnp.nan)
+    # Of each row, and not again for each of its elements.
+    top, total = jax.lax.optimization_barrier((top, total))
     # Nothing behind the noise is selected by an index: see `samplers/scores.py`.
     free = jnp.where(hit | (theta == -jnp.inf), -jnp.inf, theta) + gumbels
     absent = free == -jnp.inf
@@ -341,6 +353,7 @@ def _given_index(axis, key, logits, index):
     # Where the winner is far above its own logit the sum cannot be told from the top.
     fixed_top = jax.lax.stop_gradient(top)
     below = jnp.nextafter(fixed_top, np.asarray(-np.inf, wide))
+    below = jax.lax.optimization_barrier(below)
     lift = jnp.where(others >= top, below - jax.lax.stop_gradient(others), 0)
     others = jnp.where(absent, -jnp.inf, others + lift)
     scores = jnp.maximum(others, jnp.where(hit, top, -jnp.inf))

@@ -7,6 +7,7 @@ of an array whose last axis is the category axis.
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,6 @@ from gumbax._common import checks, keys, meshes
 from gumbax._common.meshes import Kind
 from gumbax._common.rounding import divide, logistic_prob, sigmoid
 from gumbax._common.tangent import still, with_tangent_of
-from gumbax._noise import threefry
-
-# Apart from the Gumbel noise of the same key.
-_LOGISTIC = 2
 
 
 def logit_relaxed_bernoulli(
@@ -30,6 +27,7 @@ def logit_relaxed_bernoulli(
     temperature: ArrayLike = 1.0,
     logistics: ArrayLike | None = None,
     sample_shape: Sequence[int] = (),
+    dtype: Any = None,
 ) -> jax.Array:
     """Draws the logit of a relaxed Bernoulli sample, (logits + L) / temperature.
 
@@ -40,13 +38,16 @@ def logit_relaxed_bernoulli(
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
         logits: log-odds of 1, any shape.
-        temperature: > 0, broadcasts to the sample. Traced; a traced value that is not
+        temperature: > 0, broadcasts with the sample. Traced; a traced value that is not
             above 0 gives NaN.
-        logistics: logistic noise to use in place of a draw, broadcasts to the sample.
+        logistics: logistic noise to use in place of a draw, broadcasts with the sample.
         sample_shape: leading axes of independent draws from the same logits. Static.
+        dtype: of the result, a real floating type; that of `logits` if None. The draw
+            does not depend on it. Static.
 
     Returns:
-        Array of `sample_shape`, then the shape of `logits`, with the dtype of `logits`.
+        Array of `sample_shape`, then the shape of `logits`, and of axes that other
+        arguments have in front of it or where it has length 1.
         NaN where the logit is NaN, infinite where it is.
 
     Raises:
@@ -63,10 +64,10 @@ def logit_relaxed_bernoulli(
     References:
         Maddison, Mnih, Teh, 2017, App. B. https://arxiv.org/abs/1611.00712
     """
-    operands, shape = _operands(
-        "logit_relaxed_bernoulli", key, logits, temperature, logistics, sample_shape
-    )
-    return _logit(*operands, shape=shape)
+    name = "logit_relaxed_bernoulli"
+    operands, shape = _operands(name, key, logits, temperature, logistics, sample_shape)
+    dtype = checks.result_dtype(name, dtype, operands[1].dtype)
+    return _logit(*operands, shape=shape, dtype=dtype)
 
 
 def relaxed_bernoulli(
@@ -77,6 +78,7 @@ def relaxed_bernoulli(
     hard: bool = False,
     logistics: ArrayLike | None = None,
     sample_shape: Sequence[int] = (),
+    dtype: Any = None,
 ) -> jax.Array:
     """Draws from the relaxed Bernoulli law, sigmoid((logits + L) / temperature).
 
@@ -94,15 +96,18 @@ def relaxed_bernoulli(
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
         logits: log-odds of 1, any shape.
-        temperature: > 0, broadcasts to the sample. Traced; a traced value that is not
+        temperature: > 0, broadcasts with the sample. Traced; a traced value that is not
             above 0 gives NaN, in a hard sample NaN gradients.
         hard: straight-through. Static.
-        logistics: logistic noise to use in place of a draw, broadcasts to the sample;
+        logistics: logistic noise to use in place of a draw, broadcasts with the sample;
             0.0 for none. A hard sample is 1 where logits + logistics > 0.
         sample_shape: leading axes of independent draws from the same logits. Static.
+        dtype: of the result, a real floating type; that of `logits` if None. The draw
+            does not depend on it. Static.
 
     Returns:
-        Array of `sample_shape`, then the shape of `logits`, with the dtype of `logits`.
+        Array of `sample_shape`, then the shape of `logits`, and of axes that other
+        arguments have in front of it or where it has length 1.
         NaN where the logit is NaN; 0 or 1, without gradient, where it is infinite.
 
     Raises:
@@ -121,7 +126,7 @@ def relaxed_bernoulli(
     name = "relaxed_bernoulli"
     operands, shape = _operands(name, key, logits, temperature, logistics, sample_shape)
     hard = checks.flag(name, "hard", hard)
-    dtype = operands[1].dtype
+    dtype = checks.result_dtype(name, dtype, operands[1].dtype)
     return _sample(*operands, shape=shape, hard=hard, dtype=dtype)
 
 
@@ -134,6 +139,7 @@ def hard_concrete(
     high: float = 1.1,
     logistics: ArrayLike | None = None,
     sample_shape: Sequence[int] = (),
+    dtype: Any = None,
 ) -> jax.Array:
     """Draws a gate in [0, 1] that is exactly 0 or 1 with positive probability.
 
@@ -143,15 +149,18 @@ def hard_concrete(
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
         logits: log alpha, any shape.
-        temperature: beta > 0, broadcasts to the sample. Traced; a traced value that is
-            not above 0 gives NaN.
+        temperature: beta > 0, broadcasts with the sample. Traced; a traced value that
+            is not above 0 gives NaN.
         low: gamma < 0, lower end of the stretched interval. Static.
         high: zeta > 1, upper end of the stretched interval. Static.
-        logistics: logistic noise to use in place of a draw, broadcasts to the sample.
+        logistics: logistic noise to use in place of a draw, broadcasts with the sample.
         sample_shape: leading axes of independent draws from the same logits. Static.
+        dtype: of the result, a real floating type; that of `logits` if None. The draw
+            does not depend on it. Static.
 
     Returns:
-        Array of `sample_shape`, then the shape of `logits`, with the dtype of `logits`.
+        Array of `sample_shape`, then the shape of `logits`, and of axes that other
+        arguments have in front of it or where it has length 1.
 
     Raises:
         TypeError: `logits` is not floating, or `key` not a key.
@@ -172,7 +181,7 @@ def hard_concrete(
     wide = _noise.computation_dtype(operands[1].dtype)
     relaxed = _sample(*operands, shape=shape, hard=False, dtype=wide)
     gate = _stretch_and_clip(relaxed, low=low, high=high)
-    return gate.astype(operands[1].dtype)
+    return gate.astype(checks.result_dtype(name, dtype, operands[1].dtype))
 
 
 def hard_concrete_penalty(
@@ -253,6 +262,7 @@ def hard_concrete_gate(
 def _operands(name, key, logits, temperature, logistics, sample_shape):
     logits = checks.floating_array(name, "logits", logits)
     shape = (*checks.sample_shape(name, sample_shape), *logits.shape)
+    shape = checks.extended(shape, None, temperature, logistics)
     wide = _noise.computation_dtype(logits.dtype)
     checks.positive(name, "temperature", temperature, checks.TEMPERATURE_CURE)
     temperature = checks.broadcast(name, "temperature", temperature, shape)
@@ -273,20 +283,16 @@ def _stretch_and_clip(relaxed: jax.Array, *, low: float, high: float) -> jax.Arr
 def _scores(shape, key, logits, logistics):
     wide = _noise.computation_dtype(logits.dtype)
     if logistics is None:
-        counted = shape or (1,)
-        words = threefry.random_words(
-            key, counted, axis=len(counted) - 1, stream=_LOGISTIC
-        )
-        logistics = _noise.logistic_from_words(*words, dtype=wide).reshape(shape)
+        logistics = _noise.standard_logistic(key, shape, dtype=wide)
     scores = _noise.expand(logits.astype(wide), shape) + logistics
     return jax.lax.optimization_barrier(jnp.broadcast_to(scores, shape))
 
 
-@functools.partial(jax.jit, static_argnames="shape")
-def _logit(key, logits, temperature, logistics, *, shape):
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+def _logit(key, logits, temperature, logistics, *, shape, dtype):
     def of(key, logits, temperature, logistics):
         scores = _scores(shape, key, logits, logistics)
-        return divide(scores, _noise.positive(temperature)).astype(logits.dtype)
+        return divide(scores, _noise.positive(temperature)).astype(dtype)
 
     out = meshes.broadcast_spec(shape, logits, temperature, logistics)
     key = keys.consumed(key)

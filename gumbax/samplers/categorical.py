@@ -42,12 +42,13 @@ def categorical(
         key: scalar key from `jax.random.key`. Consumed.
         logits: unnormalised log-probabilities, [..., K] for K categories on `axis`.
         axis: the category axis of `logits`. Static.
-        where: boolean mask of allowed categories, broadcasts to `logits`.
+        where: boolean mask of allowed categories, broadcasts with `logits`.
         sample_shape: leading axes of independent draws from the same logits. Static.
 
     Returns:
         int32 array: `sample_shape`, then the shape of `logits` without `axis`. -1 where
-        the row has a NaN, or no category that is allowed and above -inf.
+        the row has a NaN, or no category that is allowed and above -inf; see
+        `gumbel_max` for how to look up with it.
 
     Raises:
         TypeError: `logits` is not floating, `where` not boolean, or `key` not a key.
@@ -68,7 +69,10 @@ def categorical(
     checks.known_size(name, "logits", logits.shape[axis], _CURE)
     samples = checks.sample_shape(name, sample_shape)
     if where is not None:
-        where = checks.mask(name, where, logits.shape)
+        shape = checks.extended(logits.shape, axis - logits.ndim, where)
+        where = checks.mask(name, where, shape)
+        axis += len(shape) - logits.ndim
+        logits = jnp.broadcast_to(logits, shape)
     return _draw(key, logits, where, axis=axis, samples=samples)
 
 

@@ -4,7 +4,7 @@ Shapes: logits [..., K] with the K categories on `axis`; one temperature for eac
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.typing import ArrayLike
@@ -33,14 +33,17 @@ def gumbel_max(
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.
         logits: unnormalised log-probabilities, [..., K] for K categories on `axis`.
         axis: the category axis of `logits`. Static.
-        where: boolean mask of allowed categories, broadcasts to the scores,
+        where: boolean mask of allowed categories, broadcasts with the scores,
             [*sample_shape, ..., K].
-        gumbels: noise to use in place of a draw, broadcasts to the scores.
+        gumbels: noise to use in place of a draw, broadcasts with the scores.
         sample_shape: leading axes of independent draws from the same logits. Static.
 
     Returns:
-        int32 array: `sample_shape`, then the shape of `logits` without `axis`. -1 where
-        the row has a NaN, or no category that is allowed and above -inf.
+        int32 array: `sample_shape`, then the shape of `logits` without `axis`, and of
+        axes that other arguments have in front of it or where it has length 1. -1 where
+        the row has a NaN, or no category that is allowed and above -inf: `table[-1]` is
+        the last row; look up with `table.at[index].get(mode="fill", fill_value=0,
+        wrap_negative_indices=False)`, which gives zeros.
 
     Raises:
         TypeError: `logits` is not floating, `where` not boolean, or `key` not a key.
@@ -53,7 +56,8 @@ def gumbel_max(
     References:
         Maddison, Tarlow, Minka, 2014. https://arxiv.org/abs/1411.0030
     """
-    given = _operands("gumbel_max", key, logits, axis, where, gumbels, sample_shape)
+    options = (axis, where, gumbels, sample_shape)
+    given = operands("gumbel_max", key, logits, NONE, *options)
     return rules.index(
         given.key,
         given.logits,
@@ -74,6 +78,7 @@ def gumbel_softmax(
     where: ArrayLike | None = None,
     gumbels: ArrayLike | None = None,
     sample_shape: Sequence[int] = (),
+    dtype: Any = None,
 ) -> jax.Array:
     """Draws a relaxed one-hot vector, softmax((logits + gumbels) / temperature).
 
@@ -95,19 +100,22 @@ def gumbel_softmax(
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.
         logits: unnormalised log-probabilities, [..., K] for K categories on `axis`.
-        temperature: > 0, one value or one for each row: broadcasts to the sample with
+        temperature: > 0, one value or one for each row: broadcasts with the sample, of
             length 1 on `axis`. Traced: annealing never recompiles. A traced value that
             is not above 0 gives NaN, in a hard sample NaN gradients.
         hard: straight-through. Static.
         axis: the category axis of `logits`. Static.
-        where: boolean mask of allowed categories, broadcasts to the sample. Others get
-            exactly 0, and a NaN there is ignored.
-        gumbels: noise to use in place of a draw, broadcasts to the sample; 0.0 for
+        where: boolean mask of allowed categories, broadcasts with the sample. Others
+            get exactly 0, and a NaN there is ignored.
+        gumbels: noise to use in place of a draw, broadcasts with the sample; 0.0 for
             none.
         sample_shape: leading axes of independent draws from the same logits. Static.
+        dtype: of the result, a real floating type; that of `logits` if None. The draw
+            does not depend on it. Static.
 
     Returns:
-        Array of `sample_shape`, then the shape of `logits`, with the dtype of `logits`.
+        Array of `sample_shape`, then the shape of `logits`, and of axes that other
+        arguments have in front of it or where it has length 1; each row has a draw.
         A row with a NaN is all NaN; a row without an allowed category above -inf is all
         0, with zero gradient; a single +inf wins with certainty.
 
@@ -126,10 +134,11 @@ def gumbel_softmax(
         Maddison, Mnih, Teh, 2017. https://arxiv.org/abs/1611.00712
     """
     name = "gumbel_softmax"
-    given = _operands(name, key, logits, axis, where, gumbels, sample_shape)
+    options = (axis, where, gumbels, sample_shape)
+    given = operands(name, key, logits, temperature, *options)
     hard = checks.flag(name, "hard", hard)
     form = rules.STRAIGHT_THROUGH if hard else rules.RELAXED
-    return _relax(name, form, given, temperature)
+    return _relax(name, form, given, dtype)
 
 
 def log_gumbel_softmax(
@@ -141,6 +150,7 @@ def log_gumbel_softmax(
     where: ArrayLike | None = None,
     gumbels: ArrayLike | None = None,
     sample_shape: Sequence[int] = (),
+    dtype: Any = None,
 ) -> jax.Array:
     """Draws the logarithm of a relaxed one-hot vector (an ExpConcrete sample).
 
@@ -155,13 +165,16 @@ def log_gumbel_softmax(
         logits: unnormalised log-probabilities, [..., K] for K categories on `axis`.
         temperature: as for `gumbel_softmax`.
         axis: the category axis of `logits`. Static.
-        where: boolean mask of allowed categories, broadcasts to the sample. Others get
-            exactly -inf, and no gradient whatever the loss does with them.
-        gumbels: noise to use in place of a draw, broadcasts to the sample.
+        where: boolean mask of allowed categories, broadcasts with the sample. Others
+            get exactly -inf, and no gradient whatever the loss does with them.
+        gumbels: noise to use in place of a draw, broadcasts with the sample.
         sample_shape: leading axes of independent draws from the same logits. Static.
+        dtype: of the result, a real floating type; that of `logits` if None. The draw
+            does not depend on it. Static.
 
     Returns:
-        Array of `sample_shape`, then the shape of `logits`, with the dtype of `logits`.
+        Array of `sample_shape`, then the shape of `logits`, and of axes that other
+        arguments have in front of it or where it has length 1; each row has a draw.
         A row with a NaN is all NaN; a row without an allowed category above -inf is all
         -inf, with zero gradient; a single +inf wins with certainty.
 
@@ -180,46 +193,59 @@ def log_gumbel_softmax(
         Maddison, Mnih, Teh, 2017, App. C.3. https://arxiv.org/abs/1611.00712
     """
     name = "log_gumbel_softmax"
-    given = _operands(name, key, logits, axis, where, gumbels, sample_shape)
-    return _relax(name, rules.LOG_RELAXED, given, temperature)
+    options = (axis, where, gumbels, sample_shape)
+    given = operands(name, key, logits, temperature, *options)
+    return _relax(name, rules.LOG_RELAXED, given, dtype)
 
 
-class _Operands(NamedTuple):
+# Of what has no temperature: a None that was given is refused.
+NONE: Any = object()
+
+
+class Operands(NamedTuple):
     """Checked arguments; all but the key broadcast to `shape`."""
 
     key: jax.Array | None
     logits: jax.Array
+    temperature: jax.Array | None
     gumbels: jax.Array | None
     where: jax.Array | None
     axis: int
     shape: tuple[int, ...]
 
 
-def _operands(name, key, logits, axis, where, gumbels, sample_shape) -> _Operands:
+def operands(
+    name, key, logits, temperature, axis, where, gumbels, sample_shape
+) -> Operands:
+    """The arguments of a sampler by this name, checked."""
     logits, axis = checks.logits_and_axis(name, logits, axis)
-    samples = checks.sample_shape(name, sample_shape)
-    shape = (*samples, *logits.shape)
+    shape = (*checks.sample_shape(name, sample_shape), *logits.shape)
+    from_end = axis - logits.ndim
+    shape = checks.extended(shape, from_end, temperature, where, gumbels)
+    axis = len(shape) + from_end
+    wide = _noise.computation_dtype(logits.dtype)
     if gumbels is None:
         key = checks.scalar_key(name, key)
     else:
         key = None
-        wide = _noise.computation_dtype(logits.dtype)
         gumbels = checks.noise(name, "gumbels", gumbels, shape, wide)
     if where is not None:
         where = checks.mask(name, where, shape)
-    return _Operands(key, logits, gumbels, where, len(samples) + axis, shape)
+    rows = None
+    if temperature is not NONE:
+        rows = checks.temperature(name, temperature, shape, axis, wide)
+    return Operands(key, logits, rows, gumbels, where, axis, shape)
 
 
-def _relax(name, form, given: _Operands, temperature: ArrayLike) -> jax.Array:
-    wide = _noise.computation_dtype(given.logits.dtype)
-    rows = checks.temperature(name, temperature, given.shape, given.axis, wide)
+def _relax(name, form, given: Operands, dtype: Any) -> jax.Array:
     return rules.sample(
         form,
         given.key,
         given.logits,
-        rows,
+        given.temperature,
         given.gumbels,
         given.where,
         axis=given.axis,
         shape=given.shape,
+        dtype=checks.result_dtype(name, dtype, given.logits.dtype),
     )

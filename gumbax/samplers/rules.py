@@ -77,21 +77,21 @@ LOG_RELAXED = Form(
 STRAIGHT_THROUGH = Form(_hard, scores.softmax, scores.pull, 0, False)
 
 
-@functools.partial(jax.jit, static_argnames=("form", "axis", "shape"))
-def sample(form: Form, key, logits, temperature, gumbels, where, *, axis, shape):
+@functools.partial(jax.jit, static_argnames=("form", "axis", "shape", "dtype"))
+def sample(form: Form, key, logits, temperature, gumbels, where, *, axis, shape, dtype):
     """One draw for each row."""
-    rule = functools.partial(_sample, (form, axis, shape))
+    rule = functools.partial(_sample, (form, axis, shape, dtype))
     operands = (logits, temperature, gumbels, where)
     out = meshes.broadcast_spec(shape, *operands)
     return meshes.automatic(rule, out, keys.consumed(key), *operands)
 
 
 def _value(static, key, logits, temperature, gumbels, where, *, keep_index=False):
-    form, axis, shape = static
+    form, axis, shape, dtype = static
     perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
     winner = scores.leader(axis, perturbed, keep_index=keep_index)
     output = form.output(axis, perturbed, temperature, winner)
-    return _rounded(output, logits.dtype), winner
+    return _rounded(output, dtype), winner
 
 
 def _rounded(output, dtype):
@@ -109,7 +109,7 @@ def _sample(static, key, logits, temperature, gumbels, where):
 
 
 def _sample_fwd(static, *operands):
-    form, _, _ = static
+    form, *_ = static
     learned = operands[2].perturbed
     operands = jax.custom_derivatives.custom_vjp_primal_tree_values(operands)
     _, logits, temperature, gumbels, _ = operands
@@ -121,7 +121,7 @@ def _sample_fwd(static, *operands):
 
 
 def _sample_bwd(static, residuals, cotangent):
-    form, axis, shape = static
+    form, axis, shape, _ = static
     output, again, index, temperature, kinds = residuals
     if is_zero(cotangent):
         cotangent = jnp.zeros(cotangent.shape, cotangent.dtype)

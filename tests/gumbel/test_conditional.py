@@ -190,3 +190,24 @@ def test_narrow_logits(key):
 def test_bad_index(key, index, message):
     with pytest.raises((TypeError, ValueError), match=message):
         gumbel.sample_given_index(key, jnp.zeros((2, 3)), index)
+
+
+def test_masks_and_several_draws():
+    key, logits = jax.random.key(8), jnp.array([[0.3, 2.0, -1.0], [1.0, 0.0, 0.5]])
+    mask, index = jnp.array([[True, False, True]]), jnp.array([2, 0])
+    options = {"where": mask, "sample_shape": (4,)}
+    found = gumbel.sample_given_index(key, logits, index, **options)
+    assert found.shape == (4, 2, 3)
+    assert (found[..., 1] == -jnp.inf).all()
+    np.testing.assert_array_equal(found.argmax(-1), jnp.tile(index, (4, 1)))
+    # As of logits with the mask in them, and of the rows of one array.
+    inside = jnp.tile(jnp.where(mask, logits, -jnp.inf), (4, 1, 1))
+    whole = gumbel.sample_given_index(key, inside, jnp.tile(index, (4, 1)))
+    np.testing.assert_array_equal(found, whole)
+    each = gumbax.gumbel_max(key, logits, **options)
+    scores = gumbel.sample_given_index(key, logits, each, **options)
+    np.testing.assert_array_equal(scores.argmax(-1), each)
+    masked = gumbel.sample_given_index(key, logits, jnp.array([1, 0]), where=mask)
+    assert np.isnan(masked[0]).all()
+    with pytest.raises(ValueError, match="`index` must have the shape of `logits`"):
+        gumbel.sample_given_index(key, logits, jnp.zeros((5, 2), int), **options)

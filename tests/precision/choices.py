@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import mpmath as mp
 
 import gumbax
-from gumbax import _noise, concrete, gumbel
-from tests.precision.laws import TEMPERATURES
+from gumbax import _noise, concrete, gumbel, logistic
+from tests.precision.laws import TEMPERATURES, softplus
 
 KEY = jax.random.key(5)
 LEADS = (0.0, 2.0, 6.0, 14.0, 30.0)
@@ -114,6 +114,21 @@ def given_index(a, b, c, gumbels):
     return top + 2 * others[0] - 3 * others[1]
 
 
+def of_three(*logits):
+    return softmax(logits, 1)
+
+
+def entropy(*logits):
+    return mp.fsum(-p * mp.log(p) for p in of_three(*logits))
+
+
+def given_bit(logits, logistics, sign):
+    return sign * softplus(softplus(sign * logits) + logistics)
+
+
+THREE = [(lead, 0.0, -0.5) for lead in LEADS] + [(0.3, 1.1, -8.0), (-3.0, 0.7, 0.2)]
+
+
 def entries(dtype):
     """As in `laws.LAWS`; the noise of a type is a constant of the reference."""
     g = as_reference(noise(dtype))
@@ -125,6 +140,16 @@ def entries(dtype):
         index = jnp.array(1)
         scores = gumbel.sample_given_index(KEY, jnp.stack(logits), index)
         return jnp.sum(scores * weigh)
+
+    logistics = as_reference(logistic.sample(KEY, dtype=dtype))
+    conditional = as_reference(_noise.standard_logistic(
+        KEY, (), dtype=jnp.dtype(dtype), stream=5))  # fmt: skip
+
+    def drawn(*point):
+        y = gumbax.draw(
+            None, jnp.stack(point[:3]), temperature=point[3], gumbels=0.0
+        ).relaxed
+        return y[0] * COSTS[0] + (y[1] * COSTS[1] + y[2] * COSTS[2])
 
     soft = functools.partial(cost_of_sample, gumbax.gumbel_softmax)
     return {
@@ -145,6 +170,31 @@ def entries(dtype):
             concrete.exp_log_prob, functools.partial(density, concrete.exp_log_prob),
             exp_log_prob, (*"xyz", *"abc", "temperature"),
             [(*map(math.log, point[:3]), *point[3:]) for point in DENSITIES], 2),
+        "draw": (
+            gumbax.draw, drawn, lambda *point: cost_of_softmax(*point, *COSTS),
+            SAMPLED[:4], [point[:4] for point in SAMPLES[:40:2]], 2),
+        **{
+            f"categorical_log_prob of {i}": (
+                gumbax.categorical_log_prob,
+                lambda *logits, i=i: gumbax.categorical_log_prob(i, jnp.stack(logits)),
+                lambda *logits, i=i: mp.log(of_three(*logits)[i]), ("a", "b", "c"),
+                THREE, 2)
+            for i in (0, 1)
+        },
+        "categorical_entropy": (
+            gumbax.categorical_entropy,
+            lambda *logits: gumbax.categorical_entropy(jnp.stack(logits)), entropy,
+            ("a", "b", "c"), THREE, 2),
+        "logistic.sample": (
+            logistic.sample,
+            lambda x: logistic.sample(KEY, dtype=x.dtype) + 0 * x,
+            lambda x: logistics, ("x",), [(1.0,)], 0),
+        "logistic.sample_given_bit": (
+            logistic.sample_given_bit,
+            lambda logits, bit: logistic.sample_given_bit(KEY, logits, bit > 0),
+            lambda logits, bit: given_bit(logits, conditional, mp.sign(bit)),
+            ("logits", "bit"),
+            [(l, b) for l in (-30.0, -2.0, 0.3, 5.0, 40.0) for b in (1.0, -1.0)], 2),
         "gumbel.sample": (
             gumbel.sample,
             lambda loc, scale: gumbel.sample(

@@ -70,6 +70,19 @@ def hard_log_prob(z, logits, temperature):
     return binary_log_prob(inside, logits, temperature) - mp.log(HIGH - LOW)
 
 
+def stretched_cdf(s, logits, temperature):
+    return sigmoid(temperature * (mp.log(s - LOW) - mp.log(HIGH - s)) - logits)
+
+
+def cdf_of_binary(x, logits, temperature):
+    return sigmoid(temperature * (mp.log(x) - mp.log1p(-x)) - logits)
+
+
+def logarithm(function):
+    """Of a distribution function whose complement is that of the other side."""
+    return lambda *point: mp.log(function(*point))
+
+
 def gate(relaxed):
     return min(max(relaxed * (HIGH - LOW) + LOW, mp.mpf(0)), mp.mpf(1))
 
@@ -125,6 +138,8 @@ LOGITS = [
 ]  # fmt: skip
 GATES = [(z, l, t) for z in (1e-6, 0.4, 0.99) for l in (-20.0, 0.3, 15.0)
          for t in (0.1, 2 / 3, 1.0)]  # fmt: skip
+STRETCHED = [(z, l, t) for z in (-0.0999, -0.05, 1e-6, 0.4, 0.99, 1.05)
+             for l in (-20.0, 0.3, 15.0) for t in (0.1, 2 / 3, 1.0)]  # fmt: skip
 SCORES = [
     (l, noise, t) for l in (-12.0, -0.3, 1e-3, 0.5, 9.5) for noise in (-2.0, 0.25)
     for t in TEMPERATURES
@@ -187,6 +202,20 @@ LAWS = {
             [point[1:] for point in GATES], 2)
         for z in (0.0, 1.0)
     },
+    **{
+        f"concrete.{name}": (
+            getattr(concrete, name), None, reference,
+            (argument, "logits", "temperature"), points, 2)
+        for argument, points, of, names in (
+            ("x", POINTS, cdf_of_binary, ("binary_cdf", "binary_log_cdf")),
+            ("s", STRETCHED, stretched_cdf, ("stretched_cdf", "stretched_log_cdf")),
+            ("z", GATES, stretched_cdf, ("hard_cdf", "hard_log_cdf")),
+        )
+        for name, reference in zip(names, (of, logarithm(of)), strict=True)
+    },
+    "probs_to_logits": (
+        gumbax.probs_to_logits, None, mp.log, ("probs",),
+        [(p,) for p in (1e-15, 1e-6, 0.3, 0.9, 0.999999, 1.0)], 2),
     "hard_concrete_penalty": (
         gumbax.hard_concrete_penalty, None, penalty, ("logits", "temperature"),
         [(l, t) for l in (-30.0, -1.6, 0.0, 3.0, 13.0, 20.0) for t in (0.1, 2 / 3)], 2),

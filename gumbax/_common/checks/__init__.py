@@ -4,6 +4,8 @@ from gumbax._common.checks.arguments import TEMPERATURE_CURE as TEMPERATURE_CURE
 from gumbax._common.checks.arguments import broadcast as broadcast
 from gumbax._common.checks.arguments import category_axis as category_axis
 from gumbax._common.checks.arguments import common_shape as common_shape
+from gumbax._common.checks.arguments import extended as extended
+from gumbax._common.checks.arguments import fitted as fitted
 from gumbax._common.checks.arguments import floating_array as floating_array
 from gumbax._common.checks.arguments import floating_dtype as floating_dtype
 from gumbax._common.checks.arguments import known_size as known_size
@@ -11,11 +13,13 @@ from gumbax._common.checks.arguments import logits_and_axis as logits_and_axis
 from gumbax._common.checks.arguments import mask as mask
 from gumbax._common.checks.arguments import noise as noise
 from gumbax._common.checks.arguments import reals as reals
+from gumbax._common.checks.arguments import result_dtype as result_dtype
 from gumbax._common.checks.arguments import stretch as stretch
 from gumbax._common.checks.arguments import temperature as temperature
 from gumbax._common.checks.kinds import array as array
 from gumbax._common.checks.kinds import conversion as conversion
 from gumbax._common.checks.kinds import count as count
+from gumbax._common.checks.kinds import counters as counters
 from gumbax._common.checks.kinds import finite as finite
 from gumbax._common.checks.kinds import flag as flag
 from gumbax._common.checks.kinds import function as function

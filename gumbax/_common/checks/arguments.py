@@ -202,6 +202,34 @@ def fitted(
     return given.reshape((1,) * (len(shape) - given.ndim) + given.shape)
 
 
+def extended(
+    shape: tuple[int, ...], axis: int | None, *values: ArrayLike | None
+) -> tuple[int, ...]:
+    """The shape to which that of a sample and other arguments broadcast.
+
+    An argument that does not fit, or would change the number of categories, does not
+    count: it is refused by its own check.
+
+    Args:
+        shape: of the sample.
+        axis: that of the categories, counted from the end; None without one.
+        *values: arguments; None for one that was not given.
+    """
+    for value in values:
+        try:
+            both = jnp.broadcast_shapes(shape, np.shape(value))  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            continue
+        if axis is None or both[axis] == shape[axis]:
+            shape = both
+    return shape
+
+
+def result_dtype(function: str, dtype: Any, own: Any) -> Any:
+    """Returns the dtype that was asked for, or that of the logits."""
+    return own if dtype is None else floating_dtype(function, dtype)
+
+
 def mask(function: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """Returns the mask of allowed categories, with the rank of the logits."""
     must, cure = "be a boolean mask, True for allowed categories", "Pass an array."

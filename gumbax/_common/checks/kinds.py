@@ -152,6 +152,20 @@ def sequence(
     raise TypeError(message(function, argument, must, shown(value), cure))
 
 
+def counters(function: str, offset: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns the counters (row, category) of the first element of a block."""
+    must = "be a pair of integers, (first row, first category)"
+    cure = "Without an offset both are 0."
+    pair = sequence(function, "offset", offset, must, cure)
+    found = [array(function, "offset", number, must, cure) for number in pair]
+    if len(found) != 2 or not all(
+        jnp.issubdtype(number.dtype, jnp.integer) and number.ndim == 0
+        for number in found
+    ):
+        raise TypeError(message(function, "offset", must, shown(offset), cure))
+    return found[0], found[1]
+
+
 def some_branches(name: str, branches: Any) -> tuple[Callable[..., Any], ...]:
     """Returns the branches of an operation, at least one, that all can be called."""
     must = "be a sequence of functions or modules"

@@ -1,25 +1,16 @@
-"""Log densities of the relaxed distributions, finite and right up to the boundary.
-
-A relaxed sample of `gumbel_softmax` has the Concrete law on the simplex, its logarithm
-from `log_gumbel_softmax` the ExpConcrete law; `relaxed_bernoulli` and `hard_concrete`
-have the binary ones. At low temperature samples round to the boundary of the simplex,
-where the density is 0, infinite or in between: it is read as the nearest point inside,
-as other libraries do. In log space (`exp_log_prob`, `binary_logit_log_prob`) nothing
-rounds.
-"""
+"""Log densities of the relaxed laws, finite at every sample."""
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gumbax import _noise
 from gumbax._common import checks, meshes, rounding
 from gumbax.samplers import scores
+from gumbax.samplers.concrete import arguments
 
 
 def log_prob(
@@ -142,7 +133,9 @@ def binary_log_prob(
     References:
         Maddison, Mnih, Teh, 2017, App. B. https://arxiv.org/abs/1611.00712
     """
-    operands, dtype = _binary("concrete.binary_log_prob", "x", x, logits, temperature)
+    operands, dtype = arguments.binary(
+        "concrete.binary_log_prob", "x", x, logits, temperature
+    )
     ends = _ends(x, operands[0].dtype)
     return _binary_log_prob(*operands, ends=ends).astype(dtype)
 
@@ -175,7 +168,7 @@ def binary_logit_log_prob(
     References:
         Maddison, Mnih, Teh, 2017, App. B. https://arxiv.org/abs/1611.00712
     """
-    operands, dtype = _binary(
+    operands, dtype = arguments.binary(
         "concrete.binary_logit_log_prob", "logit", logit, logits, temperature
     )
     return _binary_logit_log_prob(*operands).astype(dtype)
@@ -220,34 +213,18 @@ def hard_log_prob(
     """
     name = "concrete.hard_log_prob"
     low, high = checks.stretch(name, low, high)
-    operands, dtype = _binary(name, "z", z, logits, temperature)
+    operands, dtype = arguments.binary(name, "z", z, logits, temperature)
     return _hard_log_prob(*operands, low=low, high=high).astype(dtype)
 
 
 def _categorical(name, argument, value, logits, temperature, axis):
     (value, logits), dtype = checks.reals(name, **{argument: value, "logits": logits})
     axis = checks.category_axis(name, value.shape, axis, argument)
-    temperature = checks.temperature(name, temperature, value.shape, axis, value.dtype)
+    shape = checks.extended(value.shape, axis - value.ndim, temperature)
+    axis += len(shape) - value.ndim
+    value, logits = (jnp.broadcast_to(x, shape) for x in (value, logits))
+    temperature = checks.temperature(name, temperature, shape, axis, value.dtype)
     return (value, logits, temperature), dtype, axis
-
-
-def _binary(name, argument, value, logits, temperature):
-    checks.positive(name, "temperature", temperature, checks.TEMPERATURE_CURE)
-    values = {argument: value, "logits": logits, "temperature": temperature}
-    return checks.reals(name, **values)
-
-
-def _of_positive(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A log density that is NaN where its temperature is not above 0."""
-
-    @functools.wraps(function)
-    def log_density(value, logits, temperature, **static):
-        found = function(value, logits, _noise.positive(temperature), **static)
-        if "axis" in static:
-            temperature = jnp.squeeze(temperature, static["axis"])
-        return _noise.defined(found, temperature)
-
-    return log_density
 
 
 # The nearest values to 0 and 1 between them, as the type of the samples knows them, and
@@ -320,7 +297,7 @@ def _number(exists: jax.Array, dtype: Any, axis: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="axis")
 @meshes.on_automatic_axes
-@_of_positive
+@arguments.of_positive
 def _exp_log_prob(y, logits, temperature, *, axis):
     exists = (logits != -jnp.inf) | ((y != -jnp.inf) & ~jnp.isnan(y))
     # A missing category that is there, or an existing one that is missing.
@@ -333,7 +310,7 @@ def _exp_log_prob(y, logits, temperature, *, axis):
 
 @functools.partial(jax.jit, static_argnames=("axis", "ends"))
 @meshes.on_automatic_axes
-@_of_positive
+@arguments.of_positive
 def _log_prob(x, logits, temperature, *, axis, ends):
     exists = logits != -jnp.inf
     log_x = jnp.log(jnp.where(exists, jnp.where(x == 0, ends[0], x), 1))
@@ -345,7 +322,7 @@ def _log_prob(x, logits, temperature, *, axis, ends):
 
 @jax.jit
 @meshes.on_automatic_axes
-@_of_positive
+@arguments.of_positive
 def _binary_logit_log_prob(logit, logits, temperature):
     far = jnp.isinf(logit) | jnp.isinf(logits)
     d = jnp.where(far, 0, temperature * logit - logits)
@@ -356,7 +333,7 @@ def _binary_logit_log_prob(logit, logits, temperature):
 
 @functools.partial(jax.jit, static_argnames="ends")
 @meshes.on_automatic_axes
-@_of_positive
+@arguments.of_positive
 def _binary_log_prob(x, logits, temperature, *, ends):
     at_0, at_1 = x == 0, x == 1
     inside = jnp.where(at_0, ends[0], jnp.where(at_1, ends[1], x))
@@ -369,7 +346,7 @@ def _binary_log_prob(x, logits, temperature, *, ends):
 
 @functools.partial(jax.jit, static_argnames=("low", "high"))
 @meshes.on_automatic_axes
-@_of_positive
+@arguments.of_positive
 def _hard_log_prob(z, logits, temperature, *, low, high):
     at_0, at_1 = z == 0, z == 1
     inside = (z > 0) & (z < 1)
