@@ -67,6 +67,41 @@ def test_nan_at_the_ends_of_a_density_too(function, bad):
 
 
 X = jnp.array([[-jnp.inf, 0.3]])
+ENDS = jnp.array([jnp.inf, -jnp.inf, 0.0])
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.0])
+def test_nan_where_a_choice_is_certain_too(bad):
+    bad = jnp.array(bad)
+    for function in (gumbax.relaxed_bernoulli, gumbax.hard_concrete):
+        assert np.isnan(function(KEY, ENDS, temperature=bad)).all()
+
+        def total(x, function=function):
+            return jnp.sum(function(KEY, x, temperature=bad))
+
+        assert np.isnan(jax.grad(total)(ENDS)).all()
+    assert np.isnan(gumbax.log_gumbel_softmax(KEY, ENDS, temperature=bad)).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t: gumbel.log_prob(0.3, scale=t),
+        lambda t: gumbel.cdf(0.3, scale=t),
+        lambda t: gumbel.sample(KEY, (2,), scale=t),
+        lambda t: gumbel.sample_truncated(KEY, (2,), upper=1.0, scale=t),
+        lambda t: gumbax.gumbel_softmax(KEY, X, temperature=t),
+        lambda t: gumbax.logit_relaxed_bernoulli(KEY, X, temperature=t),
+        lambda t: gumbax.hard_concrete_penalty(X, temperature=t),
+        lambda t: concrete.log_prob(jnp.array([0.4, 0.6]), jnp.zeros(2), temperature=t),
+        lambda t: concrete.hard_log_prob(
+            jnp.array([0.0, 0.4, 1.0]), 0.5, temperature=t
+        ),
+    ],
+)
+def test_the_gradient_of_the_parameter_is_nan(function):
+    assert np.isnan(jax.grad(lambda t: jnp.sum(function(t)))(jnp.array(-1.0)))
 
 
 def test_scale_0_is_no_noise():

@@ -89,11 +89,12 @@ def logistic_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.A
 def positive(parameter: jax.Array, *, or_zero: bool = False) -> jax.Array:
     """NaN in place of a traced temperature or scale that is not above 0."""
     fits = parameter >= 0 if or_zero else parameter > 0
-    return jnp.where(fits, parameter, jnp.nan)
+    # A product: its derivative is NaN too.
+    return parameter * jnp.where(fits, jnp.ones((), parameter.dtype), jnp.nan)
 
 
 def defined(value: jax.Array, parameter: jax.Array) -> jax.Array:
-    """A value, NaN where its parameter is not above 0, as its derivatives then are.
+    """A value, NaN with all of its derivatives where its parameter is not above 0.
 
     For what compares its parameter, or does not use it everywhere.
     """

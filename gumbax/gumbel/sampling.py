@@ -161,7 +161,7 @@ def _draw(name, key, shape, upper, loc, scale, dtype, axis, offset) -> jax.Array
         dtype = jnp.float64 if wide else jnp.float32
     dtype = checks.floating_dtype(name, dtype)
     # A scalar is one row of one category.
-    axis = checks.category_axis(name, shape, axis) if shape else 0
+    axis = checks.category_axis(name, shape or (1,), axis)
     cure = "It multiplies the noise."
     checks.positive(name, "scale", scale, cure, or_zero=upper is None)
     loc = checks.broadcast(name, "loc", loc, shape)

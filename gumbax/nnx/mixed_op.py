@@ -42,7 +42,9 @@ class MixedOp(nnx.Module):
     and `deterministic`, and draws for itself.
 
     As with `nnx.Dropout`, `model.eval()` makes it deterministic: the most probable
-    module, without a key. `model.train()` undoes that.
+    module, without a key (gradients then credit every module, whatever the logit
+    gradient draws). `model.train()` undoes that; in Flax 0.12
+    `nnx.view(model, deterministic=True)` is the model with it.
 
     Attributes:
         arch_logits: `ArchParam` of shape [K], zeros at first: all choices alike.
@@ -183,6 +185,15 @@ class MixedOp(nnx.Module):
             branch = nnx_branches.branch(module, call, variables, own_arrays)
             modules.append(branch)
         return stateful.apply(choice, modules, (x, arrays))
+
+    def set_view(self, deterministic: bool | None = None):
+        """Class method used by `nnx.view`.
+
+        Args:
+          deterministic: the most probable module, without a draw.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
 
     def _is_still(self, deterministic: Any) -> Any:
         """Whether a call with this argument draws nothing."""

@@ -327,7 +327,8 @@ def _exponent(scores, temperature):
 def _relaxed(scores, temperature):
     """sigmoid(scores / temperature), flat at infinite scores."""
     inside = sigmoid(_exponent(scores, temperature))
-    return jnp.where(jnp.isinf(scores), (scores > 0).astype(scores.dtype), inside)
+    certain = jnp.where(temperature > 0, (scores > 0).astype(scores.dtype), jnp.nan)
+    return jnp.where(jnp.isinf(scores), certain, inside)
 
 
 def _value(static, key, logits, temperature, logistics):
@@ -352,7 +353,8 @@ def _gate_bwd(static, residuals, cotangent):
     shape, _, _ = static
     scores = _scores(shape, key, logits, logistics)
     inside = _exponent(scores, temperature)
-    slope = jnp.where(jnp.isinf(scores), 0, logistic_prob(inside))
+    certain = jnp.where(temperature > 0, jnp.zeros((), inside.dtype), jnp.nan)
+    slope = jnp.where(jnp.isinf(scores), certain, logistic_prob(inside))
     bar = divide(slope * cotangent.astype(temperature.dtype), temperature)
     logistics_bar = None
     if logistics is not None:

@@ -222,7 +222,8 @@ def log_softmax(
     rest = jnp.sum(others, axis=axis, keepdims=True)
     # Selected for the library, as in `pull`.
     value = below - jnp.log1p(jnp.where(jnp.isfinite(rest), rest, jnp.nan))
-    value = jnp.where((top == jnp.inf) & (scores < jnp.inf), -jnp.inf, value)
+    excluded = (top == jnp.inf) & (scores < jnp.inf) & (temperature > 0)
+    value = jnp.where(excluded, -jnp.inf, value)
     smooth = functools.partial(_smooth, axis, _log_softmax)
     counts = value != -jnp.inf
     return with_tangent_of(smooth, value, counts, scores, temperature, top, index)

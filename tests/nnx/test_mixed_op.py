@@ -425,6 +425,15 @@ def test_a_model_in_evaluation_draws_nothing(op, x, way):
         op(x)
 
 
+@pytest.mark.skipif(not hasattr(nnx, "view"), reason="Flax before 0.12 has no views")
+def test_a_view_in_evaluation_draws_nothing(op, x):
+    model = nnx.Sequential(op, nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+    still = nnx.view(model, deterministic=True)
+    np.testing.assert_array_equal(still(x), op(x, deterministic=True))
+    with pytest.raises(TypeError, match="`rngs` must give a key for the draw"):
+        model(x)
+
+
 def test_evaluation_reaches_a_nested_operation(op, x):
     outer = MixedOp([op, nnx.Linear(4, 4, rngs=nnx.Rngs(4))])
     outer.arch_logits[...] = jnp.array([1.0, 0.0])

@@ -204,7 +204,7 @@ def scalar_key(function: str, key: Any) -> jax.Array:
         rank = 0
         is_key = jnp.issubdtype(given.dtype, jax.dtypes.prng_key)
         if not is_key and given.dtype == jnp.uint32 and given.ndim:
-            is_key, rank = given.shape[-1] >= 2, 1
+            is_key, rank = given.shape[-1] in (2, 4), 1
         if is_key and given.ndim == rank:
             return given
         if is_key:

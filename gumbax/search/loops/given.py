@@ -7,15 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gumbax._common import checks
 from gumbax.search.data.dataset import Examples
 from gumbax.search.methods.budgets import check_budget
 from gumbax.search.methods.derive_rules import Rule as DeriveRule
+from gumbax.search.methods.methods import Method
 from gumbax.search.methods.penalties import Penalty
 from gumbax.search.network.costs import CostTable
 from gumbax.search.network.derivation import groups_of
 from gumbax.search.network.supernet import Network
 from gumbax.search.spaces.space import Space
 from gumbax.search.store.errors import SearchError, search_error
+
+
+def check_kinds(space: Space, method: Method) -> None:
+    """Refuses a space or a method that is none: a name, or what makes one."""
+    if not isinstance(space, Space):
+        must, cure = "be a space", 'As `search.SPACES["small_images"]()`.'
+        got = checks.shown(space)
+        raise TypeError(checks.message("Search", "space", must, got, cure))
+    if not isinstance(method, Method):
+        must, cure = "be a method", 'As `search.METHODS["gumbel"]`.'
+        got = checks.shown(method)
+        raise TypeError(checks.message("Search", "method", must, got, cure))
 
 
 def check_labels(examples: Examples, num_classes: int) -> None:

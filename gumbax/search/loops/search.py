@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from gumbax._common import checks
 from gumbax._common.records import pytree
 from gumbax.edge.choices import draw_choices
 from gumbax.search.data.augment import Augmentation
@@ -86,6 +87,8 @@ class Search(given.ByArguments):
     method do: those of a module, not lambdas.
 
     Raises:
+        TypeError: `space`, `method` or a number is of a wrong kind.
+        ValueError: a number is too small.
         SearchError: a class has too few examples to be in both halves, or the batch
             cannot be shared out over the mesh; a label is not one of `num_classes`; a
             penalty or a budget has no cost, the table is of another space, or the
@@ -113,6 +116,12 @@ class Search(given.ByArguments):
         penalty: Penalty | None = None,
         budget: float | None = None,
     ):
+        given.check_kinds(space, method)
+        cure = "Pass as many as there are."
+        num_classes = checks.count("Search", "num_classes", num_classes, 1, cure)
+        num_epochs = checks.count("Search", "num_epochs", num_epochs, 1, "Pass 1.")
+        batch_size = checks.count("Search", "batch_size", batch_size, 1, "Pass 64.")
+        seed = checks.count("Search", "seed", seed, 0, "Any number does.")
         given.check_labels(train, num_classes)
         self.space = space
         self.method = method

@@ -53,6 +53,26 @@ def test_labels(labels, num_classes, match):
         )
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "match"),
+    [
+        ("space", "mlp", r'`space` must be a space, got .*SPACES\["'),
+        ("space", SPACES["mlp"], "`space` must be a space, got the function"),
+        ("method", "gumbel", r'`method` must be a method, got .*METHODS\["'),
+        ("num_classes", 4.0, "`num_classes` must be an integer"),
+        ("num_classes", None, "`num_classes` must be an integer"),
+        ("num_epochs", 0, "`num_epochs` must be at least 1"),
+        ("batch_size", -1, "`batch_size` must be at least 1"),
+        ("seed", "a", "`seed` must be an integer"),
+    ],
+)
+def test_kinds(argument, value, match):
+    given = {"num_classes": 4, "num_epochs": 1, "seed": 0, "batch_size": 8}
+    objects = {"space": SPACE, "method": METHODS["gumbel"], "train": TRAIN}
+    with pytest.raises((TypeError, ValueError), match=match):
+        Search(**(objects | given | {argument: value}))
+
+
 class TwoOutputs(ChainSpace):
     """Its network has another head than it is asked for."""
 
