@@ -125,6 +125,8 @@ def test_sampler_takes_the_key_first_and_options_by_name(sampler):
         logistic.sample_given_bit: ["bit"],
     }
     assert by_place == condition.get(sampler, [])
+    text = " ".join(inspect.getdoc(sampler).split())
+    assert "the same on every backend" in text
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def draw_choices(
 
     The draw of a name depends on the key, the name and its logits alone: other names
     can come and go. The weight step and the architecture step of a search take two
-    keys.
+    keys. The words behind the noise are the same on every backend, float values to one
+    unit, hard draws but for near-ties.
 
     Args:
         key: scalar key. Consumed.

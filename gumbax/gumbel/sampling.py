@@ -113,7 +113,8 @@ def sample_truncated(
     -log(exp(-u) + E), u being `upper` in units of the scale: an exponential draw beyond
     a threshold is the threshold plus a fresh one. Exact however unlikely the condition
     is, and `sample` itself for the same key where `upper` is +inf. Differentiable in
-    `upper`, `loc` and `scale`.
+    `upper`, `loc` and `scale`. The words behind the noise are the same on every
+    backend, float values to one unit.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.
@@ -253,7 +254,8 @@ def sample_given_index(
     `jax.debug_key_reuse`, a `jax.random.clone` of it).
 
     Differentiable in `logits`, top score included: what REBAR needs. Gumbel-Rao takes
-    the result under `jax.lax.stop_gradient`.
+    the result under `jax.lax.stop_gradient`. The words behind the noise are the same on
+    every backend, float values to one unit.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.

@@ -33,7 +33,8 @@ def logit_relaxed_bernoulli(
 
     L is standard logistic noise, exact in both tails. `jax.nn.sigmoid` of it is
     `relaxed_bernoulli` for the same key; here nothing rounds to 0 or 1, and
-    `gumbax.concrete.binary_logit_log_prob` is its density.
+    `gumbax.concrete.binary_logit_log_prob` is its density. The words behind the noise
+    are the same on every backend, float values to one unit.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
@@ -88,10 +89,11 @@ def relaxed_bernoulli(
     (straight-through), which is biased at every temperature.
 
     It is `gumbel_softmax` for two categories with `logits` = their difference, with a
-    noise of its own: the same words on every backend, float values to one unit, bits
-    but for near-ties. Reverse mode is hand-written and can be differentiated again;
-    forward mode of the sampler itself is not there. A slope y (1 - y) that is below the
-    normal numbers counts as 0 in second derivatives, whatever the temperature.
+    noise of its own, whose words are the same on every backend, float values to one
+    unit, bits but for near-ties. Reverse mode is hand-written and can be differentiated
+    again; forward mode of the sampler itself is not there. A slope y (1 - y) that is
+    below the normal numbers counts as 0 in second derivatives, whatever the
+    temperature.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
@@ -144,7 +146,8 @@ def hard_concrete(
     """Draws a gate in [0, 1] that is exactly 0 or 1 with positive probability.
 
     A relaxed Bernoulli sample stretched to (low, high) and clipped to [0, 1]. The
-    gradient is pathwise: none where the gate is clipped.
+    gradient is pathwise: none where the gate is clipped. The words behind the noise are
+    the same on every backend, float values to one unit.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.

@@ -29,7 +29,8 @@ def sample(
     its like draw for these logits, the difference of two Gumbel draws in law. Both
     tails are exact, and no draw is infinite. As for `gumbax.gumbel.sample`, the random
     words of an element depend on the key and on its place alone, the last axis
-    counting as that of categories.
+    counting as that of categories: they are the same on every backend, and float values
+    to one unit.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.
@@ -80,7 +81,8 @@ def sample_given_bit(
     sample of them, `relaxed_bernoulli(None, 0.0, logistics=scores)`, is that of the
     control variate of REBAR. A score given 1 is softplus(softplus(logit) + L), given 0
     -softplus(softplus(-logit) + L): exact however improbable the bit is, and
-    differentiable in `logits`.
+    differentiable in `logits`. The words behind the noise are the same on every
+    backend, float values to one unit.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. The noise is apart from that

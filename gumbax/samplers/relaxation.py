@@ -158,7 +158,8 @@ def log_gumbel_softmax(
     temperature, and `gumbax.concrete.exp_log_prob` is its density. For the same key its
     exponential is `gumbel_softmax`. Derivatives are as there, but for a narrow type's
     share y of a loser, which is exp of a rounded logarithm: it is right to |log y|
-    units of rounding. What is below the lowest float16 is held there.
+    units of rounding. What is below the lowest float16 is held there. The words behind
+    the noise are the same on every backend, float values to one unit.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.
