@@ -52,11 +52,26 @@ class Memory:
         return found
 
 
+class _Method(weakref.WeakMethod):
+    """A method of an object, which is itself and no other, as for methods in Python."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, method: types.MethodType):
+        self._place = id(method.__self__), id(method.__func__)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Method) and self._place == other._place
+
+    def __hash__(self) -> int:
+        return hash(self._place)
+
+
 def _reference(function: Any) -> Any:
     """A weak reference, where there may be one."""
     try:
         if isinstance(function, types.MethodType):
-            return weakref.WeakMethod(function)
+            return _Method(function)
         return weakref.ref(function)
     except TypeError:
         return function

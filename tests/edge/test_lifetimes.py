@@ -142,6 +142,16 @@ def test_the_same_functions_are_traced_once():
     assert len(traced) == count > 0
 
 
+class Unhashable:
+    __hash__ = None
+
+    def __eq__(self, other):
+        return True
+
+    def run(self, q, x):
+        return q * x
+
+
 def test_memory_makes_once_and_forgets():
     memory, made = lifetimes.Memory(), []
 
@@ -155,6 +165,9 @@ def test_memory_makes_once_and_forgets():
     assert memory.once([one], "b", make) == 4
     assert memory.once([[]], "b", make) == 5  # without a hash
     assert memory.once([[]], "b", make) == 6
-    del one
+    model = Unhashable()  # its methods are found again, whatever it is equal to
+    assert [memory.once([model.run], "c", make) for _ in range(2)] == [7, 7]
+    assert memory.once([Unhashable().run], "c", make) == 8
+    del one, model
     gc.collect()
     assert [fs for fs, _ in memory._values] == [(weakref.ref(other),)]
