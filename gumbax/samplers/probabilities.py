@@ -200,7 +200,9 @@ def _of_exponents_jvp(axis, primals, tangents):
     # -y (log(y) + entropy) for each, with the logarithm of the sum gone from both.
     below, index = primals
     y = scores.softmax_of_exponents(axis, below, index)
-    distance = jnp.where(below == -jnp.inf, 0, -below)
+    # From the winner, so that in second derivatives nothing is taken from a y near 1.
+    behind = scores.value_at(axis, below, index) - below
+    distance = jnp.where(below == -jnp.inf, 0, behind)
     mean = jnp.sum(y * distance, axis=axis, keepdims=True)
     slope = jnp.where(below == -jnp.inf, 0, tangents[0])
     dot = jnp.sum(y * (distance - mean) * slope, axis=axis, keepdims=True)
