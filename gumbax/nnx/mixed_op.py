@@ -258,9 +258,9 @@ def pure_branches(
     """
     branches = []
     params = []
-    must, cure = "be a sequence of NNX modules", "Put them into a list."
+    must, cure = "be a sequence of NNX modules or functions", "Put them into a list."
     for module in checks.sequence("pure_branches", "modules", modules, must, cure):
-        if not isinstance(module, nnx.Module):
+        if not callable(module):
             got = f"{checks.shown(module)} among them"
             raise TypeError(checks.message("pure_branches", "modules", must, got, cure))
         static, state = nnx_branches.split(module)
