@@ -203,7 +203,7 @@ def fitted(
 
 
 def extended(
-    shape: tuple[int, ...], axis: int | None, *values: ArrayLike | None
+    shape: tuple[int, ...], axis: int | None, *values: Any
 ) -> tuple[int, ...]:
     """The shape to which that of a sample and other arguments broadcast.
 
@@ -217,7 +217,7 @@ def extended(
     """
     for value in values:
         try:
-            both = jnp.broadcast_shapes(shape, np.shape(value))  # type: ignore[arg-type]
+            both = jnp.broadcast_shapes(shape, np.shape(value))
         except (TypeError, ValueError):
             continue
         if axis is None or both[axis] == shape[axis]:
