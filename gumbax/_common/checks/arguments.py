@@ -202,9 +202,7 @@ def fitted(
     return given.reshape((1,) * (len(shape) - given.ndim) + given.shape)
 
 
-def extended(
-    shape: tuple[int, ...], axis: int | None, *values: Any
-) -> tuple[int, ...]:
+def extended(shape: tuple[int, ...], axis: int | None, *values: Any) -> tuple[int, ...]:
     """The shape to which that of a sample and other arguments broadcast.
 
     An argument that does not fit, or would change the number of categories, does not
