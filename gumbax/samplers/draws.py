@@ -79,28 +79,29 @@ def draw(
     options = (axis, where, gumbels, sample_shape)
     given = relaxation.operands(name, key, logits, temperature, *options)
     dtype = checks.result_dtype(name, dtype, given.logits.dtype)
-    static = {"axis": given.axis, "shape": given.shape, "dtype": dtype}
-    return _forms(*given[:5], **static)
-
-
-@functools.partial(jax.jit, static_argnames=("axis", "shape", "dtype"))
-def _forms(key, logits, temperature, gumbels, where, *, axis, shape, dtype):
-    wide = _noise.computation_dtype(logits.dtype)
-
-    def noise(key, logits, where):
-        del logits, where
-        return _noise.standard(key, shape, axis=axis, dtype=wide)
-
-    if gumbels is None:
-        out = meshes.broadcast_spec(shape, logits, where, temperature)
-        gumbels = meshes.automatic(noise, out, keys.consumed(key), logits, where)
-        # Once, for all three.
-        gumbels = jax.lax.optimization_barrier(gumbels)
-    operands = (None, logits, temperature, gumbels, where)
-    static = {"axis": axis, "shape": shape}
-    index = rules.index(None, logits, gumbels, where, **static)
+    _, logits, rows, noise, mask = given[:5]
+    static = {"axis": given.axis, "shape": given.shape}
+    if noise is None:
+        noise = _gumbels(given.key, logits, rows, mask, **static)
+    # Apart from each other: to JAX 0.7.2 the samples of one jitted function, met with
+    # other derivatives than before, have results of another structure.
+    index = rules.index(None, logits, noise, mask, **static)
     hard, soft = (
-        rules.sample(form, *operands, **static, dtype=dtype)
+        rules.sample(form, None, logits, rows, noise, mask, **static, dtype=dtype)
         for form in (rules.STRAIGHT_THROUGH, rules.RELAXED)
     )
     return Draw(index=index, one_hot=hard, relaxed=soft)
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "shape"))
+def _gumbels(key, logits, temperature, where, *, axis, shape):
+    """The noise of all three, made once, and laid out as the operands are."""
+
+    def noise(key, logits, where):
+        del where
+        wide = _noise.computation_dtype(logits.dtype)
+        return _noise.standard(key, shape, axis=axis, dtype=wide)
+
+    out = meshes.broadcast_spec(shape, logits, where, temperature)
+    made = meshes.automatic(noise, out, keys.consumed(key), logits, where)
+    return jax.lax.optimization_barrier(made)
