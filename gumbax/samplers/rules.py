@@ -114,26 +114,32 @@ def _sample_fwd(static, *operands):
     operands = jax.custom_derivatives.custom_vjp_primal_tree_values(operands)
     _, logits, temperature, gumbels, _ = operands
     output, (top, index) = _value(static, *operands, keep_index=True)
-    kinds = _kinds(temperature if learned else None, logits, gumbels)
+    kinds = _kinds(temperature, logits, gumbels)
+    kept, again = output, (operands, top)
     if form.keeps_output and not learned:
-        return output, (output, None, index, temperature, kinds)
-    return output, (None, (operands, top), index, temperature, kinds)
+        again = _absent(again)
+    else:
+        kept = _absent(kept)
+    # Of one structure, learned or not: JAX before 0.12 remembers one for a function.
+    mark = jnp.zeros((int(learned),))
+    return output, (kept, again, index, temperature, mark, kinds)
 
 
 def _sample_bwd(static, residuals, cotangent):
     form, axis, shape, _ = static
-    output, again, index, temperature, kinds = residuals
+    output, again, index, temperature, mark, kinds = residuals
+    learned = mark.size > 0
     if is_zero(cotangent):
         cotangent = jnp.zeros(cotangent.shape, cotangent.dtype)
-    if again is None:
+    if form.keeps_output and not learned:
         weights = output.astype(temperature.dtype)
     else:
         (key, logits, _, gumbels, where), top = again
         perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
         weights = form.weights(axis, perturbed, temperature, (top, index))
     bar = form.pull(axis, weights, cotangent, index, temperature)
-    if kinds[0] is None:
-        # Not None: to JAX before 0.8 both would be results of one function.
+    if not learned:
+        # Not None, for the same reason.
         temperature_bar = Kind.of(temperature).cast(jnp.zeros_like(temperature))
     else:
         counts = weights != form.none
@@ -144,6 +150,11 @@ def _sample_bwd(static, residuals, cotangent):
 
 
 _sample.defvjp(_sample_fwd, _sample_bwd, symbolic_zeros=True)
+
+
+def _absent(tree):
+    """The same structure, without arrays to speak of."""
+    return jax.tree.map(lambda leaf: jnp.zeros(()), tree)
 
 
 def _kinds(*operands):

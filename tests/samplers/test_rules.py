@@ -249,3 +249,24 @@ def test_sharded_logits_are_not_gathered():
     assert exchanged
     largest = max(np.prod([int(n) for n in s.split(",") if n]) for s in exchanged)
     assert largest <= logits.size // 64
+
+
+def test_derivatives_inside_a_jitted_function_after_those_outside_of_it():
+    """JAX before 0.12 remembers one structure of what a reverse rule keeps."""
+
+    def cost(logits, temperature):
+        return SOFT(None, logits, temperature=temperature, gumbels=0.0)[0]
+
+    def every(function):
+        def of(*point):
+            first = [jax.grad(function, i)(*point) for i in (0, 1)]
+            second = [
+                jax.grad(lambda *p, i=i: jax.grad(function, i)(*p).sum(), i)(*point)
+                for i in (0, 1)
+            ]
+            return first, second
+
+        return jax.jit(of)(jnp.array([0.1, 0.2, 0.4]), jnp.float32(0.5))
+
+    outside = every(cost)
+    chex.assert_trees_all_close(every(jax.jit(cost)), outside, rtol=1e-6)
