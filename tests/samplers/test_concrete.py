@@ -294,3 +294,14 @@ def test_dtype_axis_and_temperature_of_each_row(dtype):
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["binary", "stretched", "hard"])
+def test_distribution_functions_lose_no_nan(name):
+    cdf, log_cdf = (getattr(concrete, f"{name}_{kind}") for kind in ("cdf", "log_cdf"))
+    x = np.array([-1.0, 0.0, 0.5, 1.0, 2.0])
+    for function in (cdf, log_cdf):
+        assert np.isnan(function(x, np.nan)).all()
+        assert np.isnan(function(np.nan, 0.0))
+    np.testing.assert_array_equal(cdf(x[[0, -1]], 0.3), [0.0, 1.0])
+    np.testing.assert_array_equal(log_cdf(x[[0, -1]], 0.3), [-np.inf, 0.0])

@@ -308,15 +308,13 @@ def _stretched_log_cdf(s, logits, temperature, *, low, high):
 @meshes.on_automatic_axes
 @arguments.of_positive
 def _hard_cdf(z, logits, temperature, *, low, high):
-    s = jnp.where(z < 0, low, jnp.where(z >= 1, high, z))
-    value = _stretched_cdf(s, logits, temperature, low=low, high=high)
-    return jnp.where(z < 0, 0, value)
+    s = jnp.where(z < 0, -jnp.inf, jnp.where(z >= 1, high, z))
+    return _stretched_cdf(s, logits, temperature, low=low, high=high)
 
 
 @functools.partial(jax.jit, static_argnames=("low", "high"))
 @meshes.on_automatic_axes
 @arguments.of_positive
 def _hard_log_cdf(z, logits, temperature, *, low, high):
-    s = jnp.where(z < 0, low, jnp.where(z >= 1, high, z))
-    value = _stretched_log_cdf(s, logits, temperature, low=low, high=high)
-    return jnp.where(z < 0, -jnp.inf, value)
+    s = jnp.where(z < 0, -jnp.inf, jnp.where(z >= 1, high, z))
+    return _stretched_log_cdf(s, logits, temperature, low=low, high=high)
