@@ -1,8 +1,9 @@
 """Eight CPU devices, no silent broadcasting of ranks; set before JAX starts.
 
 What is compiled is kept on disk until the end of the run: objects that are made anew,
-the other worker, and processes that tests start compile equal programs once. Benchmarks
-run as a user would: with the devices that are there, and compiling.
+the other worker, and processes that tests start compile equal programs once. Loops are
+not unrolled by the compiler, which takes a quarter off its time. Benchmarks run as a
+user would: with the devices that are there, and compiling; `--optimised` compiles so.
 """
 
 import atexit
@@ -11,15 +12,22 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
-if "--benchmark-only" not in sys.argv:
+if "--benchmark-only" not in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ:
+    # Workers inherit all of it.
     flags, count = (
         os.environ.get("XLA_FLAGS", ""),
         "xla_force_host_platform_device_count",
     )
     if count not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --{count}=8"
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # nor in a worker
+        flags = f"{flags} --{count}=8"
+    extra = "xla_backend_extra_options"
+    if "--optimised" not in sys.argv and extra not in flags:
+        left_out = "xla_cpu_disable_loop_unrolling,xla_cpu_disable_slp_vectorizer"
+        flags = f"{flags} --{extra}={left_out}"
+    os.environ["XLA_FLAGS"] = flags
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         compiled = tempfile.mkdtemp(prefix="gumbax-compiled-")
         atexit.register(shutil.rmtree, compiled, ignore_errors=True)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
@@ -31,6 +39,12 @@ import pytest
 from .helpers import NOT_OPTIMISED, enable_x64
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def slow_tests():
+    """The entries of slow.txt."""
+    listed = (Path(__file__).parent / "slow.txt").read_text("utf-8").splitlines()
+    return [line for line in listed if not line.startswith("#")]
 
 
 def pytest_addoption(parser):
@@ -47,7 +61,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--exhaustive",
         action="store_true",
-        help="also run the sweeps that CI runs once, on the newest versions",
+        help="also run sweeps and slow tests, as CI does once, on the newest versions",
     )
 
 
@@ -66,10 +80,15 @@ def pytest_runtest_setup(item):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves the exhaustive sweeps out, unless they are asked for."""
+    """Leaves sweeps and slow tests out, unless they are asked for."""
     if config.getoption("--exhaustive"):
         return
-    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+    slow = tuple(f"tests/{name}" for name in slow_tests())
+    left_out = [
+        item
+        for item in items
+        if item.get_closest_marker("exhaustive") or item.nodeid.startswith(slow)
+    ]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]

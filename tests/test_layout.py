@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import gumbax
+from tests.conftest import slow_tests
 
 ROOT = Path(gumbax.__file__).parent
 
@@ -159,3 +160,11 @@ def test_faces_bring_nothing_heavy(face, heavy):
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not heavy & ast.literal_eval(run.stdout)
+
+
+def test_slow_tests_are_there():
+    """An entry that matches nothing leaves nothing out."""
+    for name in slow_tests():
+        file, _, test = name.partition("::")
+        text = (Path(__file__).parent / file).read_text("utf-8")
+        assert f"def {test.partition('[')[0]}(" in text, name
