@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from flax import nnx
 
+from gumbax._common import checks
 from gumbax._common.records import pytree
 from gumbax.search.data.augment import Augmentation
-from gumbax.search.data.dataset import Dataset, Examples, epoch_order
+from gumbax.search.data.dataset import Examples, epoch_order
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.loops import given
 from gumbax.search.loops.diagnostics import stable_hash
@@ -24,8 +25,8 @@ from gumbax.search.loops.evaluation import (
     predict,
 )
 from gumbax.search.methods.optimizers import AdamW, Sgd
-from gumbax.search.network.derivation import new_network
-from gumbax.search.network.supernet import Network
+from gumbax.search.network.derivation import keep, new_network
+from gumbax.search.network.supernet import Network, path_operation
 from gumbax.search.spaces.edges import Context
 from gumbax.search.spaces.space import Space
 from gumbax.search.store.errors import SearchError
@@ -86,11 +87,15 @@ class Training(given.ByArguments):
         num_classes: of the labels.
         options: how.
         seed: of the initial weights, the order of the examples and the draws.
+        shared: one program for all architectures of the space: the network has every
+            candidate, of which those of the genotype run, and `of` compiles nothing.
+            For networks that have weights alone, no statistics of batch normalisation
+            and no random streams, without dropped paths and auxiliary head.
 
     It pickles, by its arguments, if the functions of the space do.
 
     Raises:
-        ValueError: the genotype is of another space.
+        ValueError: the genotype is of another space, or the program cannot be shared.
         SearchError: a label is not one of `num_classes`.
 
     References:
@@ -106,14 +111,24 @@ class Training(given.ByArguments):
         num_classes: int,
         options: TrainingOptions,
         seed: int,
+        shared: bool = False,
     ):
         given.check_labels(train, num_classes)
+        shape = train.inputs.shape[1:]
+        if shared and not can_share(space, shape, num_classes, options):
+            must = (
+                "be False where a network has more state than weights (batch "
+                "normalisation, random streams), dropped paths or an auxiliary head"
+            )
+            cure = "Train each architecture with a program of its own."
+            raise ValueError(checks.message("Training", "shared", must, shared, cure))
         self.space = space
         self.genotype = genotype
         self.train = train
         self.num_classes = num_classes
         self.options = options
         self.seed = seed
+        self.shared = shared
         self._given = tuple(vars(self))
         self._prepare()
 
@@ -123,9 +138,10 @@ class Training(given.ByArguments):
         # Not the keys of a search of this seed.
         own = jax.random.fold_in(jax.random.key(self.seed), stable_hash("training"))
         init_key, self.key = jax.random.split(own)
+        self._choices = self.genotype.weights(self.space) if self.shared else None
         network = new_network(
             self.space,
-            self.genotype,
+            None if self.shared else self.genotype,
             train.inputs.shape[1:],
             self.num_classes,
             rngs=nnx.Rngs(init_key),
@@ -152,37 +168,61 @@ class Training(given.ByArguments):
         """The network of a state, in evaluation mode."""
         network = nnx.merge(self._graphdef, state.weights, state.rest, copy=True)
         network.eval()
-        return network
+        return keep(network, self.space, self.genotype) if self.shared else network
+
+    def predict(self, state: TrainingState, x: jax.Array) -> np.ndarray:
+        """Predicted classes [n] of x; a shared training compiles one program."""
+        if not self.shared:
+            return predict(self.network(state), x)
+        network = nnx.merge(self._graphdef, state.weights, state.rest, copy=True)
+        return predict(network, x, weights=self._choices, operation=path_operation)
+
+    def of(self, genotype: Genotype, *, seed: int) -> "Training":
+        """That of another architecture, with the program of this shared one."""
+        assert self.shared
+        other = Training(
+            self.space,
+            genotype,
+            self.train,
+            num_classes=self.num_classes,
+            options=self.options,
+            seed=seed,
+            shared=True,
+        )
+        vars(other)["_epoch"] = self._epoch
+        return other
 
     def epoch(self, state: TrainingState) -> tuple[TrainingState, jax.Array]:
         """Runs one epoch; returns the new state and the mean loss."""
-        return self._epoch(state, self.train)
+        return self._epoch(state, self.train, self.key, self._choices)
 
     @functools.cached_property
     def _epoch(self):
         @jax.jit
-        def epoch(state, train):
+        def epoch(state, train, key, choices):
             number = state.step // self.steps_per_epoch
-            order_key = jax.random.fold_in(self.key, 0)
+            order_key = jax.random.fold_in(key, 0)
             rows = epoch_order(order_key, number, train.size, self._batch_size)
             share = number / max(self.options.num_epochs, 1)
 
             def step(state, row):
                 batch = Examples(inputs=train.inputs[row], labels=train.labels[row])
-                return self._step(state, batch, share)
+                return self._step(state, batch, share, key, choices)
 
             state, losses = jax.lax.scan(step, state, rows)
             return state, jnp.mean(losses)
 
         return epoch
 
-    def _step(self, state, batch, share):
-        key = jax.random.fold_in(jax.random.fold_in(self.key, 1), state.step)
+    def _step(self, state, batch, share, key, choices):
+        key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
         augment_key, drop_key = jax.random.split(key)
         x = batch.inputs
         if self.options.augmentation is not None:
             x = self.options.augmentation(augment_key, x)
         context = Context(
+            weights=choices,
+            operation=None if choices is None else path_operation,
             key=drop_key,
             drop_path=self.options.drop_path * share
             if self.options.drop_path
@@ -207,6 +247,21 @@ class Training(given.ByArguments):
         weights = optax.apply_updates(state.weights, updates)
         new = TrainingState(step=state.step + 1, weights=weights, rest=rest, opt=opt)
         return new, value
+
+
+def can_share(
+    space: Space,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    options: TrainingOptions,
+) -> bool:
+    """Whether trainings of a space can be `shared`; nothing is compiled for that."""
+    if options.drop_path or options.auxiliary:
+        return False
+    make = functools.partial(new_network, space, None, input_shape, num_classes)
+    network = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    split: tuple[Any, ...] = nnx.split(network, nnx.Param, ...)
+    return not jax.tree.leaves(split[2])
 
 
 def train(
@@ -244,36 +299,19 @@ def train(
 
 
 def train_and_test(
-    space: Space,
-    genotype: Genotype,
-    dataset: Dataset,
-    options: TrainingOptions,
-    *,
-    seed: int,
+    training: Training,
+    test: Examples,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> float:
     """Trains one architecture and then measures it once.
 
     Args:
-        space: the space of the genotype.
-        genotype: the architecture.
-        dataset: all of its training set is used for the weights; the test set is seen
-            after the last step only.
-        options: how it is trained.
-        seed: of everything random.
+        training: the training.
+        test: seen after the last step only.
         on_epoch: called with the number of epochs done.
 
     Returns:
         Test accuracy in percent.
     """
-    training = Training(
-        space,
-        genotype,
-        dataset.train,
-        num_classes=dataset.num_classes,
-        options=options,
-        seed=seed,
-    )
     state = train(training, on_epoch=lambda state, row: on_epoch(int(row["epoch"])))
-    predictions = predict(training.network(state), dataset.test.inputs)
-    return accuracy(predictions, dataset.test.labels)
+    return accuracy(training.predict(state, test.inputs), test.labels)

@@ -11,7 +11,12 @@ from flax import nnx
 from gumbax._common import checks
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.network.supernet import Network, PyTree, Supernet
-from gumbax.search.spaces.edges import Candidates, kept_edges
+from gumbax.search.spaces.edges import (
+    Candidates,
+    MakeEdges,
+    all_candidates,
+    kept_edges,
+)
 from gumbax.search.spaces.layers import Layers
 from gumbax.search.spaces.space import Space
 
@@ -44,7 +49,11 @@ def derive(supernet: Supernet, genotype: Genotype) -> Network:
     References:
         Liu, Simonyan, Yang, 2019, Sec. 2.4. https://arxiv.org/abs/1806.09055
     """
-    space = supernet.space
+    return keep(supernet.network, supernet.space, genotype)
+
+
+def keep(network: Network, space: Space, genotype: Genotype) -> Network:
+    """`derive`, of a network with all candidates."""
     genotype.check(space)
     names = _kept(genotype, space)
     kept = {
@@ -54,7 +63,7 @@ def derive(supernet: Supernet, genotype: Genotype) -> Network:
         }
         for choice, rows in names.items()
     }
-    network = nnx.clone(supernet.network)
+    network = nnx.clone(network)
     for owner, attribute, edges in list(groups_of(network)):
         _put(owner, attribute, edges.keep(kept[edges.choice]))
     return network
@@ -97,7 +106,7 @@ def _kept(genotype: Genotype, space: Space) -> dict[str, dict[int, str]]:
 
 def new_network(
     space: Space,
-    genotype: Genotype,
+    genotype: Genotype | None,
     input_shape: tuple[int, ...],
     num_classes: int,
     *,
@@ -109,7 +118,8 @@ def new_network(
 
     Args:
         space: the space; its depth and width may differ from the search's.
-        genotype: the architecture.
+        genotype: the architecture; with None all candidates are there, and the network
+            takes its choices as weights, as a supernet's does.
         input_shape: of one example, [H, W, C] or [D].
         num_classes: outputs.
         rngs: for the initial weights.
@@ -134,9 +144,15 @@ def new_network(
     References:
         Liu, Simonyan, Yang, 2019, Sec. 3.2. https://arxiv.org/abs/1806.09055
     """
-    genotype.check(space)
+    make_edges: MakeEdges
+    if genotype is None:
+        names = {name: choice.primitives for name, choice in space.choices.items()}
+        make_edges = all_candidates(names)
+    else:
+        genotype.check(space)
+        make_edges = kept_edges(_kept(genotype, space))
     return space.build(
-        kept_edges(_kept(genotype, space)),
+        make_edges,
         tuple(input_shape),
         num_classes,
         layers=Layers(norm=space.norm, affine=True, pool_norm=False, stock=stock),

@@ -14,7 +14,12 @@ from gumbax.search.data.dataset import Dataset, Examples
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.loops.diagnostics import stable_hash
 from gumbax.search.loops.evaluation import accuracy, predict, soft_weights
-from gumbax.search.loops.training import TrainingOptions, train_and_test
+from gumbax.search.loops.training import (
+    Training,
+    TrainingOptions,
+    can_share,
+    train_and_test,
+)
 from gumbax.search.methods.methods import Soft, softened
 from gumbax.search.network.derivation import modules_of, recalibrate
 from gumbax.search.network.supernet import (
@@ -198,6 +203,8 @@ def train_all(
 ) -> dict[str, float]:
     """Trains networks from scratch and equally, each once.
 
+    Where `can_share` says so, all of them by one compiled program.
+
     Args:
         space: the space of the genotypes.
         genotypes: name -> architecture.
@@ -213,6 +220,9 @@ def train_all(
     """
     done = {row["name"]: row for row in lines.keep(record, _TRAINED)}
     results = {}
+    shape, num_classes = dataset.train.inputs.shape[1:], dataset.num_classes
+    share = can_share(space, shape, num_classes, options)
+    shared: Training | None = None
     for name, genotype in genotypes.items():
         text = str(genotype)
         same = {"name": name, "genotype": text, "training": f"{options}, seed {seed}"}
@@ -220,14 +230,22 @@ def train_all(
             results[name] = done[name]["test_accuracy"]
             on_progress(name, options.num_epochs)
             continue
-        results[name] = train_and_test(
-            space,
-            genotype,
-            dataset,
-            options,
-            seed=stable_hash(f"{seed} {name}") >> 1,
-            on_epoch=functools.partial(on_progress, name),
-        )
+        own = stable_hash(f"{seed} {name}") >> 1
+        if shared is not None:
+            training = shared.of(genotype, seed=own)
+        else:
+            training = Training(
+                space,
+                genotype,
+                dataset.train,
+                num_classes=num_classes,
+                options=options,
+                seed=own,
+                shared=share,
+            )
+            shared = training if share else None
+        on_epoch = functools.partial(on_progress, name)
+        results[name] = train_and_test(training, dataset.test, on_epoch)
         row = same | {"test_accuracy": results[name]}
         with record.open("a", encoding="utf-8") as file:
             lines.append(file, row)

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from gumbax.search.data.augment import Augmentation
-from gumbax.search.data.dataset import Dataset, Examples, take
+from gumbax.search.data.dataset import Examples, take
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.loops import training as training_module
 from gumbax.search.loops.evaluation import accuracy, predict
@@ -83,7 +83,7 @@ def examples(count, seed=0):
     return Examples(inputs=jnp.asarray(x, jnp.float32), labels=jnp.asarray(labels))
 
 
-def make(genotype=TANH, space=SPACE, seed=0, data=None, **options):
+def make(genotype=TANH, space=SPACE, seed=0, data=None, shared=False, **options):
     data = examples(STEPS * 16) if data is None else data
     options = {"num_epochs": NUM_EPOCHS, "batch_size": 16} | options
     return Training(
@@ -93,6 +93,7 @@ def make(genotype=TANH, space=SPACE, seed=0, data=None, **options):
         num_classes=int(data.labels.max()) + 1,
         options=TrainingOptions(**options),
         seed=seed,
+        shared=shared,
     )
 
 
@@ -320,17 +321,62 @@ def test_every_step_augments_with_a_key_of_its_own(recorded):
     assert len(keys) == len(set(keys)) == NUM_EPOCHS * STEPS
 
 
+# One program for all architectures
+
+TWO = dataclasses.replace(SPACE, name="two", widths=(6, 6, 6))
+BOTH = Genotype("two", {"layers": (("tanh", 0, 1), ("tanh", 1, 2))})
+ONE = Genotype("two", {"layers": (("tanh", 0, 1), ("skip_connect", 1, 2))})
+
+
+@pytest.fixture(scope="module")
+def shared():
+    first = make(BOTH, TWO, shared=True)
+    return [(one, train(one)) for one in (first, first.of(ONE, seed=1))]
+
+
+@pytest.mark.parametrize(("i", "genotype"), [(0, BOTH), (1, ONE)])
+def test_shared_program_trains_the_architecture(shared, i, genotype):
+    """As a program of its own does, from the same weights and with the same batches."""
+    training, final = shared[i]
+    alone = make(genotype, TWO, seed=i)
+    graphdef, weights, rest = nnx.split(
+        training.network(training.init()), nnx.Param, ...
+    )
+    start = dataclasses.replace(
+        alone.init(), weights=weights, rest=rest, opt=alone._optimizer.init(weights)
+    )
+    expected = nnx.merge(graphdef, train(alone, start).weights, rest)
+    found = training.network(final)
+    pair = [nnx.state(one, nnx.Param) for one in (found, expected)]
+    chex.assert_trees_all_close(*pair, rtol=1e-4, atol=1e-5)
+    x = examples(50, seed=2).inputs
+    np.testing.assert_array_equal(training.predict(final, x), predict(found, x))
+    leaves = map(jax.tree.leaves, (pair[0], weights))
+    moved = [a - b for a, b in zip(*leaves, strict=True)]
+    assert max(abs(one).max() for one in moved) > 1e-2
+
+
+def test_shared_program_is_compiled_once(shared):
+    first, second = (training for training, _ in shared)
+    assert first._epoch is second._epoch
+    assert first._epoch._cache_size() == 1
+
+
+@pytest.mark.parametrize("options", [{"drop_path": 0.2}, {"auxiliary": 0.4}, {}])
+def test_what_an_architecture_alone_has_cannot_be_shared(options):
+    space = SPACE if options else TwoHeads(**vars(SPACE))  # batch normalisation
+    with pytest.raises(ValueError, match=r"`shared` must be False where .*program of"):
+        make(space=space, shared=True, **options)
+
+
 # The test set
 
 
 def test_accuracy_is_that_of_the_trained_network_on_the_test_set(plain):
     training, _, _, final = plain
     test = examples(50, seed=2)
-    dataset = Dataset("made", training.train, test, num_classes=3)
     epochs = []
-    found = train_and_test(
-        SPACE, TANH, dataset, training.options, seed=0, on_epoch=epochs.append
-    )
+    found = train_and_test(make(), test, epochs.append)
     expected = accuracy(predict(training.network(final), test.inputs), test.labels)
     assert found == expected
     assert epochs == [1, 2, 3, 4]
