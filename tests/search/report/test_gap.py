@@ -1,10 +1,15 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from gumbax.search.data.dataset import Dataset, Examples
+from gumbax.search.genotype.genotype import Genotype
+from gumbax.search.loops.training import TrainingOptions
 from gumbax.search.report import gap
 from gumbax.search.report.gap import Row
+from gumbax.search.spaces import mlp_space
 
 
 def rows(soft, drawn, argmax, others=()):
@@ -76,3 +81,31 @@ def test_table_shows_every_row_and_both_gaps():
     assert text.startswith("Title\n")
     for piece in ("98.00 %", "91.00 % ± 1.41", "(2)", "+9.00", "+2.00"):
         assert piece in text
+
+
+@pytest.mark.parametrize(("num_epochs", "shared"), [(500, True), (501, False)])
+def test_short_trainings_share_a_program(tmp_path, monkeypatch, num_epochs, shared):
+    """Of two steps an epoch: beyond 1,000 steps each has its own, which is faster."""
+    seen = []
+
+    def note(training, test, on_epoch):
+        seen.append(training)
+        return 50.0
+
+    monkeypatch.setattr(gap, "train_and_test", note)
+    space, x = mlp_space(), np.ones((32, 5), np.float32)
+    examples = Examples(inputs=x, labels=np.arange(32) % 2)
+    keys = map(jax.random.key, range(2))
+    named = {f"{i}": Genotype.random(key, space) for i, key in enumerate(keys)}
+    found = gap.train_all(
+        space,
+        named,
+        Dataset("made", examples, examples, num_classes=2),
+        TrainingOptions(num_epochs=num_epochs, batch_size=16),
+        seed=0,
+        record=tmp_path / "trainings.jsonl",
+    )
+    assert found == {"0": 50.0, "1": 50.0}
+    assert [one.shared for one in seen] == [shared] * 2
+    assert (seen[0]._epoch is seen[1]._epoch) == shared
+    assert [str(one.genotype) for one in seen] == [str(one) for one in named.values()]
