@@ -179,7 +179,9 @@ class Training(given.ByArguments):
 
     def of(self, genotype: Genotype, *, seed: int) -> "Training":
         """That of another architecture, with the program of this shared one."""
-        assert self.shared
+        if not self.shared:
+            must, cure = "be True", "Make this training with it."
+            raise ValueError(checks.message("Training.of", "shared", must, False, cure))
         other = Training(
             self.space,
             genotype,

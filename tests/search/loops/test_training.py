@@ -369,6 +369,11 @@ def test_what_an_architecture_alone_has_cannot_be_shared(options):
         make(space=space, shared=True, **options)
 
 
+def test_program_of_an_architecture_alone_is_not_shared(plain):
+    with pytest.raises(ValueError, match=r"`Training.of`: `shared` must be True"):
+        plain[0].of(SKIP, seed=1)
+
+
 # The test set
 
 
