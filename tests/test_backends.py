@@ -1,6 +1,6 @@
 """An accelerator beside the CPU of its machine: the same words, and what follows.
 
-Float values agree to one unit, so that indices and one-hots do but for near-ties, of
+Float values agree to rounding, so that indices and one-hots do but for near-ties, of
 which there is none here.
 """
 
@@ -59,11 +59,12 @@ def test_indices_and_one_hots_are_the_same(both, function, logits):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_noise_is_the_same_to_one_unit(both):
+def test_noise_is_the_same_to_rounding(both):
     expected, found = both(lambda key: gumbel.sample(key, (64, 1000)))
-    # A unit of numbers near 1: the noise is a logarithm, and may be near 0.
+    # Units of numbers near 1: the noise is a logarithm, and may be near 0. That of CPU
+    # is up to 2.2 of them from the right value, CUDA's logarithms less than 1.
     np.testing.assert_allclose(found, expected, rtol=3e-7, atol=3e-7)
-    assert np.mean(found != expected) < 0.01
+    assert np.mean(found != expected) < 0.25
 
 
 def test_soft_samples_and_gradients_are_close(both):

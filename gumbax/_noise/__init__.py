@@ -1,4 +1,4 @@
-"""From a key to words to noise: the words of every backend, floats to one unit."""
+"""From a key to words to noise: the words of every backend, floats to rounding."""
 
 from gumbax._noise.noise import computation_dtype as computation_dtype
 from gumbax._noise.noise import defined as defined

@@ -54,8 +54,9 @@ def sample(
     for these logits. The random words of an element depend on (key, row, category) and
     on nothing else: not on the number of categories, padding, sharding under jit or
     JAX's random-number flags. The words are the same on every backend, and float values
-    to one unit. Both words of the hash are used, which makes categories of probability
-    1e-9 as frequent as they should be, and no draw is infinite.
+    to rounding (3e-7, relative above 1). Both words of the hash are used, which makes
+    categories of probability 1e-9 as frequent as they should be, and no draw is
+    infinite.
 
     Under `jax.vmap` with one unbatched key every row draws the same noise: give each
     row a key. Inside `jax.shard_map` each shard counts from 0: give it its `offset`.
@@ -114,7 +115,7 @@ def sample_truncated(
     a threshold is the threshold plus a fresh one. Exact however unlikely the condition
     is, and `sample` itself for the same key where `upper` is +inf. Differentiable in
     `upper`, `loc` and `scale`. The words behind the noise are the same on every
-    backend, float values to one unit.
+    backend, float values to rounding.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.
@@ -255,7 +256,7 @@ def sample_given_index(
 
     Differentiable in `logits`, top score included: what REBAR needs. Gumbel-Rao takes
     the result under `jax.lax.stop_gradient`. The words behind the noise are the same on
-    every backend, float values to one unit.
+    every backend, float values to rounding.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.

@@ -18,6 +18,7 @@ from gumbax._common import checks, keys, meshes
 from gumbax._common.meshes import Kind
 from gumbax._common.rounding import divide, logistic_prob, sigmoid
 from gumbax._common.tangent import still, with_tangent_of
+from gumbax.samplers.scores import computed_once
 
 
 def logit_relaxed_bernoulli(
@@ -34,7 +35,7 @@ def logit_relaxed_bernoulli(
     L is standard logistic noise, exact in both tails. `jax.nn.sigmoid` of it is
     `relaxed_bernoulli` for the same key; here nothing rounds to 0 or 1, and
     `gumbax.concrete.binary_logit_log_prob` is its density. The words behind the noise
-    are the same on every backend, float values to one unit.
+    are the same on every backend, float values to rounding.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
@@ -147,7 +148,7 @@ def hard_concrete(
 
     A relaxed Bernoulli sample stretched to (low, high) and clipped to [0, 1]. The
     gradient is pathwise: none where the gate is clipped. The words behind the noise are
-    the same on every backend, float values to one unit.
+    the same on every backend, float values to rounding.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `logistics`.
@@ -288,7 +289,7 @@ def _scores(shape, key, logits, logistics):
     if logistics is None:
         logistics = _noise.standard_logistic(key, shape, dtype=wide)
     scores = _noise.expand(logits.astype(wide), shape) + logistics
-    return jax.lax.optimization_barrier(jnp.broadcast_to(scores, shape))
+    return computed_once(jnp.broadcast_to(scores, shape))
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"))

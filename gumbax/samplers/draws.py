@@ -44,7 +44,7 @@ def draw(
     What `gumbel_max`, `gumbel_softmax(..., hard=True)` and `gumbel_softmax` give for
     this key, to the bit, from one noise, which is kept for the backward pass. What is
     not used is not computed under `jax.jit`. The words behind the noise are the same on
-    every backend, float values to one unit, index and one-hot but for near-ties.
+    every backend, float values to rounding, index and one-hot but for near-ties.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.

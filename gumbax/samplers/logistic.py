@@ -30,7 +30,7 @@ def sample(
     tails are exact, and no draw is infinite. As for `gumbax.gumbel.sample`, the random
     words of an element depend on the key and on its place alone, the last axis
     counting as that of categories: they are the same on every backend, and float values
-    to one unit.
+    to rounding.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed.
@@ -82,7 +82,7 @@ def sample_given_bit(
     control variate of REBAR. A score given 1 is softplus(softplus(logit) + L), given 0
     -softplus(softplus(-logit) + L): exact however improbable the bit is, and
     differentiable in `logits`. The words behind the noise are the same on every
-    backend, float values to one unit.
+    backend, float values to rounding.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. The noise is apart from that

@@ -27,7 +27,7 @@ def gumbel_max(
 
     The law is softmax(logits). For one key the index is that of
     `gumbel_softmax(..., hard=True)`. The words behind the noise are the same on every
-    backend, its float values to one unit, and so indices but for near-ties.
+    backend, its float values to rounding, and so indices but for near-ties.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.
@@ -95,7 +95,7 @@ def gumbel_softmax(
     Reverse mode is hand-written, for `logits`, `temperature` and `gumbels`, and can be
     differentiated again. Forward mode (`jax.jvp`) of the sampler itself is not there.
     The gradient of the sum of a sample is 0: it is always 1. The words behind the noise
-    are the same on every backend, float values to one unit, one-hots but for near-ties.
+    are the same on every backend, float values to rounding, one-hots but for near-ties.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.
@@ -159,7 +159,7 @@ def log_gumbel_softmax(
     exponential is `gumbel_softmax`. Derivatives are as there, but for a narrow type's
     share y of a loser, which is exp of a rounded logarithm: it is right to |log y|
     units of rounding. What is below the lowest float16 is held there. The words behind
-    the noise are the same on every backend, float values to one unit.
+    the noise are the same on every backend, float values to rounding.
 
     Args:
         key: scalar key from `jax.random.key`. Consumed. May be None with `gumbels`.

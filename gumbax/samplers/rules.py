@@ -50,6 +50,7 @@ class Form(NamedTuple):
         weights: in the form that `pull` takes, from the same.
         pull: the gradient, from (axis, weights, cotangent, index, temperature).
         none: what stands among the weights for a category without one.
+        needs_index: the output is made of the winner's index, not of its score alone.
         keeps_output: the output is the weights.
     """
 
@@ -57,6 +58,7 @@ class Form(NamedTuple):
     weights: Callable[..., jax.Array]
     pull: Callable[..., jax.Array]
     none: float
+    needs_index: bool
     keeps_output: bool
 
 
@@ -70,11 +72,30 @@ def _softmax_of(axis, perturbed, temperature, winner):
     return scores.softmax(axis, perturbed, temperature, winner)
 
 
-RELAXED = Form(scores.softmax, scores.softmax, scores.pull, 0, True)
-LOG_RELAXED = Form(
-    scores.log_softmax, scores.log_softmax, scores.log_pull, -np.inf, True
+RELAXED = Form(
+    output=scores.softmax,
+    weights=scores.softmax,
+    pull=scores.pull,
+    none=0,
+    needs_index=False,
+    keeps_output=True,
 )
-STRAIGHT_THROUGH = Form(_hard, scores.softmax, scores.pull, 0, False)
+LOG_RELAXED = Form(
+    output=scores.log_softmax,
+    weights=scores.log_softmax,
+    pull=scores.log_pull,
+    none=-np.inf,
+    needs_index=True,
+    keeps_output=True,
+)
+STRAIGHT_THROUGH = Form(
+    output=_hard,
+    weights=scores.softmax,
+    pull=scores.pull,
+    none=0,
+    needs_index=True,
+    keeps_output=False,
+)
 
 
 @functools.partial(jax.jit, static_argnames=("form", "axis", "shape", "dtype"))
@@ -89,7 +110,9 @@ def sample(form: Form, key, logits, temperature, gumbels, where, *, axis, shape,
 def _value(static, key, logits, temperature, gumbels, where, *, keep_index=False):
     form, axis, shape, dtype = static
     perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
-    winner = scores.leader(axis, perturbed, keep_index=keep_index)
+    winner = scores.leader(
+        axis, perturbed, needs_index=form.needs_index, keep_index=keep_index
+    )
     output = form.output(axis, perturbed, temperature, winner)
     return _rounded(output, dtype), winner
 

@@ -46,8 +46,18 @@ def perturb(
             # Of noise that is given, what is NaN or inf under the mask is ignored.
             undefined = jnp.where(where, jnp.asarray(jnp.nan, wide), -jnp.inf)
             scores = jnp.where(jnp.isnan(scores), undefined, scores)
-    # Computed once: two fusions of the same sum may round it differently.
-    return jax.lax.optimization_barrier(jnp.broadcast_to(scores, shape))
+    return computed_once(jnp.broadcast_to(scores, shape))
+
+
+def computed_once(scores: jax.Array) -> jax.Array:
+    """The same scores: two fusions of the same sum may round it differently.
+
+    Not on NVIDIA GPUs, where a reduction takes the hash and the noise into its own
+    loop, the sum is rounded as it is written, and scores may need no memory at all.
+    """
+    return jax.lax.platform_dependent(
+        scores, cuda=lambda x: x, default=jax.lax.optimization_barrier
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -58,20 +68,48 @@ def argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     Neither has a gradient.
     """
     scores = jax.lax.stop_gradient(scores)
-    top, index = _platform_argmax(axis, scores)
-    # Asked for: on CPU the maximum of some versions of XLA passes over a NaN.
-    undefined = jnp.any(jnp.isnan(scores), axis=axis, keepdims=True)
+    top, index = _platform_argmax(axis, scores, needs_index=True)
+    undefined = _has_nan(axis, scores, top)
     return jnp.where(undefined, jnp.nan, top), jnp.where(undefined, -1, index)
 
 
 def _platform_argmax(
-    axis: int, scores: jax.Array, *, keep_index: bool = False
+    axis: int, scores: jax.Array, *, needs_index: bool, keep_index: bool = False
 ) -> tuple[jax.Array, jax.Array]:
+    in_one = needs_index or keep_index
     return jax.lax.platform_dependent(
         scores,
         cpu=functools.partial(_argmax_by_blocks, axis, keep_index),
-        default=functools.partial(_argmax, axis),
+        default=functools.partial(_argmax_of_pairs if in_one else _argmax, axis),
     )
+
+
+def _has_nan(axis: int, scores: jax.Array, top: jax.Array) -> jax.Array:
+    """Whether the maximum of a row is NaN.
+
+    Asked of the scores on CPU, where that of some versions of XLA passes over a NaN.
+    """
+    return jax.lax.platform_dependent(
+        scores,
+        top,
+        cpu=lambda x, _: jnp.any(jnp.isnan(x), axis=axis, keepdims=True),
+        default=lambda _, top: jnp.isnan(top),
+    )
+
+
+def _argmax_of_pairs(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One reduction over pairs of a score and its category."""
+
+    def better(one, other):
+        (x, i), (y, j) = one, other
+        first = (x > y) | jnp.isnan(x) | ((x == y) & (i < j))
+        return jnp.where(first, x, y), jnp.where(first, i, j)
+
+    category = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
+    nothing = (np.asarray(-np.inf, scores.dtype), np.int32(np.iinfo(np.int32).max))
+    found = jax.lax.reduce((scores, category), nothing, better, (axis,))
+    top, index = (jnp.expand_dims(x, axis) for x in found)
+    return top, jnp.where(top > -jnp.inf, index, -1)
 
 
 def _argmax(axis: int, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -136,17 +174,26 @@ def _block_maxima(axis: int, scores: jax.Array, size: int) -> jax.Array:
     )
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="keep_index")
+@functools.partial(
+    jax.jit, static_argnums=0, static_argnames=("needs_index", "keep_index")
+)
 def leader(
-    axis: int, scores: jax.Array, *, keep_index: bool = False
+    axis: int,
+    scores: jax.Array,
+    *,
+    needs_index: bool = False,
+    keep_index: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """`argmax` that does not ask for NaN, which shows in what is made of the scores.
 
-    Anything for a row with a NaN; the index is in bounds in every row. Where it is not
-    kept until a backward pass, finding it costs nothing if it is not used either.
+    Anything for a row with a NaN; the index is in bounds in every row. Where it is
+    neither needed nor kept until a backward pass, finding it costs nothing if it is not
+    used either.
     """
     scores = jax.lax.stop_gradient(scores)
-    top, index = _platform_argmax(axis, scores, keep_index=keep_index)
+    top, index = _platform_argmax(
+        axis, scores, needs_index=needs_index, keep_index=keep_index
+    )
     return top, jnp.maximum(index, 0)
 
 
@@ -156,8 +203,7 @@ def one_hot(
     """One-hot of the winner; rows of NaN and of all -inf become NaN and zeros."""
     top, index = winner
     hit = (_at(axis, scores, index) & (top != -jnp.inf)).astype(scores.dtype)
-    undefined = jnp.any(jnp.isnan(scores), axis=axis, keepdims=True)
-    return jnp.where(undefined, jnp.nan, hit)
+    return jnp.where(_has_nan(axis, scores, top), jnp.nan, hit)
 
 
 def _at(axis: int, x: jax.Array, index: jax.Array) -> jax.Array:

@@ -49,6 +49,32 @@ def test_law(key, logits, dtype):
     )
 
 
+@pytest.mark.parametrize("size", [7, 32, 512])
+def test_law_in_blocks_of_a_size(key, logits, size):
+    logits = logits[:1000] - jnp.where(jnp.arange(1000) % 5 == 0, 2.0, 0.0)
+    options = {"sample_shape": (50_000,), "block_size": size}
+    index = np.asarray(gumbax.categorical(key, logits, **options))
+    counts, probs = np.bincount(index, minlength=1000), law(logits)
+    helpers.assert_law(grouped(counts), grouped(probs), against=grouped(probs[::-1]))
+    place = np.arange(1000) % 5
+    helpers.assert_law(
+        np.bincount(place, counts), np.bincount(place, probs), against=np.full(5, 1 / 5)
+    )
+
+
+def test_default_block_size(key, logits):
+    rows = 2 * jnp.stack([logits, logits[::-1]])
+    default = gumbax.categorical(key, rows)
+    np.testing.assert_array_equal(
+        gumbax.categorical(key, rows, block_size=512), default
+    )
+    assert np.any(gumbax.categorical(key, rows, block_size=64) != default)
+    few = rows[:, :4096]
+    np.testing.assert_array_equal(
+        gumbax.categorical(key, few, block_size=4096), gumbax.categorical(key, few)
+    )
+
+
 def test_one_block_has_the_law_too(key):
     probs = np.array([0.5, 0.3, 0.15, 0.05])
     logits = jnp.log(jnp.asarray(probs))
@@ -121,3 +147,7 @@ def test_bad_arguments(key):
         gumbax.categorical(key, jnp.zeros(3), where=jnp.ones(2, bool))
     with pytest.raises(TypeError, match="`categorical`: `key` must be one PRNG key"):
         gumbax.categorical(None, jnp.zeros(3))
+    with pytest.raises(ValueError, match="`block_size` must be at least 1, got 0"):
+        gumbax.categorical(key, jnp.zeros(3), block_size=0)
+    with pytest.raises(TypeError, match="`block_size` must be an integer"):
+        gumbax.categorical(key, jnp.zeros(3), block_size=2.0)
