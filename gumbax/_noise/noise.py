@@ -52,6 +52,10 @@ def standard_logistic(
     return logistic_from_words(*words, dtype=dtype).reshape(shape)
 
 
+# The largest word below 2**32 in float32.
+_BELOW_ONE = np.uint32(0xFFFFFF7F)
+
+
 def gumbel_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:
     """Turns 64 random bits into standard Gumbel noise by inversion, -log(-log1p(-v)).
 
@@ -68,10 +72,17 @@ def exponential_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> ja
 
 def uniform_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:
     """Turns 64 random bits into a centred uniform, 0 < v < 1, finest near 0."""
-    coarse = high.astype(dtype) * np.asarray(2.0**-32, dtype)
-    fine = (low.astype(dtype) + np.asarray(0.5, dtype)) * np.asarray(2.0**-64, dtype)
-    below_one = np.nextafter(np.asarray(1, dtype), np.asarray(0, dtype))
-    return jnp.minimum(coarse + fine, below_one)
+    dtype = np.dtype(dtype)
+    if dtype == np.float32:
+        # What would be rounded to 1. A minimum of words, which costs no instruction on
+        # a GPU, where one of floats takes four.
+        high = jax.lax.min(high, jax.lax.full_like(high, _BELOW_ONE))
+    unit = np.asarray(2.0**-32, dtype)
+    fine = (low.astype(dtype) + np.asarray(0.5, dtype)) * unit
+    value = (high.astype(dtype) + fine) * unit
+    if dtype == np.float32:
+        return value
+    return jnp.minimum(value, np.nextafter(np.asarray(1, dtype), np.asarray(0, dtype)))
 
 
 def logistic_from_words(high: jax.Array, low: jax.Array, *, dtype: Any) -> jax.Array:

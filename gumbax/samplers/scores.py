@@ -219,23 +219,45 @@ def value_at(axis: int, x: jax.Array, index: jax.Array) -> jax.Array:
 def exponents(scores: jax.Array, top: jax.Array, temperature: jax.Array) -> jax.Array:
     """(scores - top) / temperature, at most 0, for any top.
 
-    An infinite top is moved to the largest float on its side: all of a row without a
-    category, and all but the +inf of a certain row, then have the exponent -inf.
+    All of a row without a category, and all but the +inf of a certain row, have the
+    exponent -inf, or one whose exponential is 0.
     """
+    below = jax.lax.platform_dependent(
+        scores, top, cuda=_below_element, default=_below_finite
+    )
+    # A minimum could pass over a NaN.
+    return jnp.where(below > 0, 0, below) / _noise.positive(temperature)
+
+
+def _below_finite(scores: jax.Array, top: jax.Array) -> jax.Array:
+    """scores - top, an infinite top moved to the largest float on its side."""
     largest = np.finfo(scores.dtype).max
     # Selected, not clipped. On CPU some versions of XLA hand a chain of plain float
     # operations around a reduction to a library, and would materialise all the
     # constants of the noise for it.
-    finite_top = jnp.where(jnp.isinf(top), jnp.sign(top) * largest, top)
-    below = scores - finite_top
-    # A minimum could pass over a NaN.
-    return jnp.where(below > 0, 0, below) / _noise.positive(temperature)
+    return scores - jnp.where(jnp.isinf(top), jnp.sign(top) * largest, top)
+
+
+def _below_element(scores: jax.Array, top: jax.Array) -> jax.Array:
+    """The same without a step between the maximum and what it is subtracted from.
+
+    XLA on a GPU makes one kernel of a softmax of some thousand categories then.
+    """
+    below = scores - top
+    of_infinity = jnp.isnan(below) & jnp.isinf(scores)
+    return jnp.where(of_infinity, jnp.minimum(scores, 0), below)
 
 
 def total(axis: int, weights: jax.Array) -> jax.Array:
     """Sum of each row, kept as an axis; 1 for a row without any weight."""
     summed = jnp.sum(weights, axis=axis, keepdims=True)
     return jnp.where(summed == 0, 1, summed)
+
+
+def _total_from_tiny(axis: int, weights: jax.Array) -> jax.Array:
+    """The same of powers, of which the largest is 1, in the sum itself: one kernel."""
+    tiny = np.finfo(weights.dtype).tiny
+    return jnp.expand_dims(jax.lax.reduce(weights, tiny, jax.lax.add, (axis,)), axis)
 
 
 def softmax(
@@ -250,7 +272,11 @@ def softmax(
     """
     top, index = winner
     powers = jnp.exp(exponents(*still((scores, top, temperature))))
-    value = powers / total(axis, powers)
+    value = jax.lax.platform_dependent(
+        powers,
+        cuda=lambda x: x / _total_from_tiny(axis, x),
+        default=lambda x: x / total(axis, x),
+    )
     smooth = functools.partial(_smooth, axis, softmax_of_exponents)
     return with_tangent_of(smooth, value, value != 0, scores, temperature, top, index)
 
@@ -317,10 +343,22 @@ def pull(
     # Divided first: a weight that is small may be too small without that.
     weighted = y * divide(_centred(axis, y != 0, c, index), temperature)
     inner = jnp.sum(weighted, axis=axis, keepdims=True)
-    # NaN, and never infinite, where c is too large. The selection keeps a library that
-    # XLA on CPU hands reductions to from taking the arithmetic behind it too, which
-    # would materialise a temperature for each element.
+    # NaN, and never infinite, where c is too large.
+    return jax.lax.platform_dependent(
+        weighted, y, inner, cuda=_less_element, default=_less_finite
+    )
+
+
+def _less_finite(weighted: jax.Array, y: jax.Array, inner: jax.Array) -> jax.Array:
+    # The selection keeps a library that XLA on CPU hands reductions to from taking the
+    # arithmetic behind it too, which would materialise a temperature for each element.
     return weighted - y * jnp.where(jnp.isfinite(inner), inner, jnp.nan)
+
+
+def _less_element(weighted: jax.Array, y: jax.Array, inner: jax.Array) -> jax.Array:
+    """In one kernel, as `_below_element`."""
+    pulled = weighted - y * inner
+    return jnp.where(jnp.isinf(pulled), jnp.nan, pulled)
 
 
 def log_pull(
