@@ -126,7 +126,9 @@ def single_path(
     and `x`.
 
     On CPU the gradients of stock convolutions are slow inside the conditional: use
-    `gumbax.convolution.conv_general_dilated` in the branches.
+    `gumbax.convolution.conv_general_dilated` in the branches. On a GPU the host waits
+    for the index and launches the branch, some 0.3 ms forward and backward (an H100):
+    where all branches together take less, `mixed_op` is faster.
 
     Args:
         one_hot: [K], exactly one-hot; zeros give a zero output, NaN a NaN output.

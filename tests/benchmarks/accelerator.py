@@ -188,7 +188,11 @@ def samplers():
     wanted = {case: programs(*case) for case in cases}
     began = time.perf_counter()
     ready = compiled_side_by_side(
-        {(case, *name): f for case, found in wanted.items() for name, f in found.items()}
+        {
+            (case, *name): f
+            for case, found in wanted.items()
+            for name, f in found.items()
+        }
     )
     print(f"\n{len(ready)} programs compiled in {time.perf_counter() - began:.0f} s")
     rows = []
