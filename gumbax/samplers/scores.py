@@ -14,6 +14,11 @@ from gumbax._common.tangent import still, with_tangent_of
 
 # Up to here a maximum over two levels is no faster.
 _ONE_LEVEL = 64
+# Up to here the maximum is read at its index, with JAX before 0.12: a plain one goes
+# into the loop of what is made of the scores, and they are hashed once more.
+_READ = 32 if jax.__version_info__ < (0, 10) else 12
+if jax.__version_info__ >= (0, 12):
+    _READ = 0
 # Categories in a block of the lower level, where their number is not known.
 _BLOCK = 128
 
@@ -131,7 +136,10 @@ def _argmax_by_blocks(
     """
     size = _block_size(scores.shape[axis])
     if size == 1:
-        return _argmax(axis, scores)
+        top, index = _argmax(axis, scores)
+        if not keep_index and scores.shape[axis] <= _READ:
+            top = value_at(axis, scores, jnp.maximum(index, 0))
+        return top, index
     num_categories = sizes.value(scores.shape[axis], jnp.int32)
     maxima = _block_maxima(axis, scores, size)
     top, block = _argmax(axis, maxima)
