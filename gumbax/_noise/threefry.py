@@ -59,7 +59,7 @@ def threefry2x32(key: tuple[ArrayLike, ArrayLike], counter: Words) -> Words:
             right = lax.shift_right_logical(x1, constant(32 - rotation))
             x1 = lax.bitwise_xor(lax.bitwise_or(left, right), x0)
         x0 = plus(x0, schedule[(group + 1) % 3])
-        x1 = lax.add(plus(x1, schedule[(group + 2) % 3]), constant(group + 1))
+        x1 = plus(x1, schedule[(group + 2) % 3] + np.uint32(group + 1))
     return x0, x1
 
 
