@@ -9,7 +9,9 @@ from jax.typing import ArrayLike
 
 from gumbax import _noise
 from gumbax._common import checks, keys, meshes
-from gumbax.samplers.scores import argmax, computed_once, exponents, leader
+from gumbax.samplers.maxima import argmax, leader
+from gumbax.samplers.scores import computed_once
+from gumbax.samplers.softmaxes import exponents
 
 # Categories in a block, each block drawn with one Gumbel.
 _BLOCK = 512

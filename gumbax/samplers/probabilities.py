@@ -10,7 +10,7 @@ from gumbax import _noise
 from gumbax._common import checks, meshes
 from gumbax._common.rounding import with_slope
 from gumbax._common.tangent import still, with_tangent_of
-from gumbax.samplers import scores
+from gumbax.samplers import maxima, softmaxes
 
 
 def categorical_log_prob(
@@ -151,9 +151,9 @@ def _allowed(logits, where):
 @meshes.on_automatic_axes
 def _log_prob(index, logits, where, *, axis):
     allowed = _allowed(logits, where)
-    winner = scores.leader(axis, allowed)
+    winner = maxima.leader(axis, allowed)
     one = jnp.ones_like(winner[0])
-    each = scores.log_softmax(axis, allowed, one, winner)
+    each = softmaxes.log_softmax(axis, allowed, one, winner)
     num_categories = each.shape[axis]
     inside = (index >= 0) & (index < num_categories)
     found = jnp.take_along_axis(each, jnp.where(inside, index, 0), axis=axis)
@@ -166,10 +166,10 @@ def _log_prob(index, logits, where, *, axis):
 @meshes.on_automatic_axes
 def _entropy(logits, where, *, axis):
     allowed = _allowed(logits, where)
-    top, index = scores.leader(axis, allowed)
+    top, index = maxima.leader(axis, allowed)
     one = jnp.ones_like(top)
     fixed, fixed_top = still((allowed, top))
-    below = scores.exponents(fixed, fixed_top, one)
+    below = softmaxes.exponents(fixed, fixed_top, one)
     value = _of_exponents(axis, below, index)
     smooth = functools.partial(_smooth, axis)
     counts = below != -jnp.inf
@@ -179,7 +179,7 @@ def _entropy(logits, where, *, axis):
 
 
 def _smooth(axis, counts, allowed, top, index):
-    below = scores.finite_exponents(counts, allowed, jnp.ones_like(top), top)
+    below = softmaxes.finite_exponents(counts, allowed, jnp.ones_like(top), top)
     return _of_exponents(axis, jnp.where(counts, below, -jnp.inf), index)
 
 
@@ -199,9 +199,9 @@ def _of_exponents(axis, below, index):
 def _of_exponents_jvp(axis, primals, tangents):
     # -y (log(y) + entropy) for each, with the logarithm of the sum gone from both.
     below, index = primals
-    y = scores.softmax_of_exponents(axis, below, index)
+    y = softmaxes.softmax_of_exponents(axis, below, index)
     # From the winner, so that in second derivatives nothing is taken from a y near 1.
-    behind = scores.value_at(axis, below, index) - below
+    behind = maxima.value_at(axis, below, index) - below
     distance = jnp.where(below == -jnp.inf, 0, behind)
     mean = jnp.sum(y * distance, axis=axis, keepdims=True)
     slope = jnp.where(below == -jnp.inf, 0, tangents[0])

@@ -18,7 +18,7 @@ from gumbax._common import keys, meshes
 from gumbax._common.meshes import Kind
 from gumbax._common.rounding import is_zero
 from gumbax._common.tangent import still, with_tangent_of
-from gumbax.samplers import scores
+from gumbax.samplers import maxima, scores, softmaxes
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "shape"))
@@ -27,7 +27,7 @@ def index(key, logits, gumbels, where, *, axis, shape):
 
     def of(key, logits, gumbels, where):
         perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
-        return jnp.squeeze(scores.argmax(axis, perturbed)[1], axis)
+        return jnp.squeeze(maxima.argmax(axis, perturbed)[1], axis)
 
     out = list(meshes.broadcast_spec(shape, logits, gumbels, where))
     del out[axis]
@@ -63,35 +63,35 @@ class Form(NamedTuple):
 
 
 def _hard(axis, perturbed, temperature, winner):
-    value = scores.one_hot(axis, still(perturbed), winner)
+    value = maxima.one_hot(axis, still(perturbed), winner)
     weights = functools.partial(_softmax_of, axis)
     return with_tangent_of(weights, value, perturbed, temperature, winner)
 
 
 def _softmax_of(axis, perturbed, temperature, winner):
-    return scores.softmax(axis, perturbed, temperature, winner)
+    return softmaxes.softmax(axis, perturbed, temperature, winner)
 
 
 RELAXED = Form(
-    output=scores.softmax,
-    weights=scores.softmax,
-    pull=scores.pull,
+    output=softmaxes.softmax,
+    weights=softmaxes.softmax,
+    pull=softmaxes.pull,
     none=0,
     needs_index=False,
     keeps_output=True,
 )
 LOG_RELAXED = Form(
-    output=scores.log_softmax,
-    weights=scores.log_softmax,
-    pull=scores.log_pull,
+    output=softmaxes.log_softmax,
+    weights=softmaxes.log_softmax,
+    pull=softmaxes.log_pull,
     none=-np.inf,
     needs_index=True,
     keeps_output=True,
 )
 STRAIGHT_THROUGH = Form(
     output=_hard,
-    weights=scores.softmax,
-    pull=scores.pull,
+    weights=softmaxes.softmax,
+    pull=softmaxes.pull,
     none=0,
     needs_index=True,
     keeps_output=False,
@@ -110,7 +110,7 @@ def sample(form: Form, key, logits, temperature, gumbels, where, *, axis, shape,
 def _value(static, key, logits, temperature, gumbels, where, *, keep_index=False):
     form, axis, shape, dtype = static
     perturbed = scores.perturb(axis, shape, key, logits, gumbels, where)
-    winner = scores.leader(
+    winner = maxima.leader(
         axis, perturbed, needs_index=form.needs_index, keep_index=keep_index
     )
     output = form.output(axis, perturbed, temperature, winner)
@@ -166,7 +166,7 @@ def _sample_bwd(static, residuals, cotangent):
         temperature_bar = Kind.of(temperature).cast(jnp.zeros_like(temperature))
     else:
         counts = weights != form.none
-        below = scores.finite_exponents(counts, perturbed, temperature, top)
+        below = softmaxes.finite_exponents(counts, perturbed, temperature, top)
         temperature_bar = -jnp.sum(bar * below, axis=axis, keepdims=True)
         temperature_bar = kinds[0].cotangent(temperature_bar)
     return _cotangents(bar, temperature_bar, *kinds[1:])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gumbax._common import checks, meshes, rounding
-from gumbax.samplers import scores
+from gumbax.samplers import maxima, softmaxes
 from gumbax.samplers.concrete import arguments
 
 
@@ -261,7 +261,7 @@ def _density(y, logits, use, count, temperature, *, axis, others=0.0):
     rough = jax.lax.stop_gradient(logits - temperature * y)
     winner = jnp.argmax(jnp.where(use, rough, -jnp.inf), axis, keepdims=True)
     y, logits = (
-        jnp.where(use, values - scores.value_at(axis, values, winner), 0)
+        jnp.where(use, values - maxima.value_at(axis, values, winner), 0)
         for values in (y, logits)
     )
     below = logits - temperature * y
@@ -287,7 +287,7 @@ def _log_mean(axis, exponents, middle, count, winner):
 @_log_mean.defjvp
 def _log_mean_jvp(axis, primals, tangents):
     exponents, _, _, winner = primals
-    y = scores.softmax_of_exponents(axis, exponents, winner)
+    y = softmaxes.softmax_of_exponents(axis, exponents, winner)
     return _log_mean(axis, *primals), jnp.sum(y * tangents[0], axis, keepdims=True)
 
 
