@@ -496,7 +496,7 @@ def test_plain_forward_rule_would_turn_second_derivatives_red(point, monkeypatch
 
     def plain(axis, scores, temperature, winner):
         del temperature
-        return rules.scores.one_hot(axis, scores, winner)
+        return rules.maxima.one_hot(axis, scores, winner)
 
     form = rules.STRAIGHT_THROUGH._replace(output=plain)
     monkeypatch.setattr(rules, "STRAIGHT_THROUGH", form)
