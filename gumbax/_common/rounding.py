@@ -94,19 +94,3 @@ def logistic_log_prob(x: jax.Array) -> jax.Array:
 def log_sigmoid(x: jax.Array) -> jax.Array:
     """log(sigmoid(x))."""
     return jax.nn.log_sigmoid(x)
-
-
-@jax.custom_jvp
-def soft_minimum(a: jax.Array, b: jax.Array) -> jax.Array:
-    """-log(exp(-a) + exp(-b)) of finite numbers."""
-    return -jnp.logaddexp(-a, -b)
-
-
-def _soft_minimum_jvp(primals, tangents):
-    (a, b), dots = primals, tangents
-    shares = (sigmoid(b - a), sigmoid(a - b))
-    terms = [s * d for s, d in zip(shares, dots, strict=True) if not is_zero(d)]
-    return soft_minimum(a, b), sum(terms)
-
-
-soft_minimum.defjvp(_soft_minimum_jvp, symbolic_zeros=True)

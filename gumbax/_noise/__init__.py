@@ -1,5 +1,6 @@
 """From a key to words to noise: the words of every backend, floats to rounding."""
 
+from gumbax._noise.logarithm import log1p_unit as log1p_unit
 from gumbax._noise.noise import computation_dtype as computation_dtype
 from gumbax._noise.noise import defined as defined
 from gumbax._noise.noise import expand as expand

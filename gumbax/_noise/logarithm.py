@@ -31,6 +31,7 @@ _POLYNOMIAL = (
 )
 # log(2) in two parts: the products of the first with an exponent are exact.
 _LOG_2 = (np.float32(0.693359375), np.float32(-2.12194440e-4))
+_SQRT_2 = np.float32(np.sqrt(2))
 _SQRT_HALF = np.float32(np.sqrt(0.5))
 _SQRT_HALF_BITS = _SQRT_HALF.view(np.int32)
 
@@ -66,6 +67,17 @@ def log1p_negative(v: jax.Array) -> jax.Array:
     small = v <= np.float32(1) - _SQRT_HALF
     return _log1p_reduced(
         jnp.where(small, -v, reduced), jnp.where(small, np.float32(0), exponent)
+    )
+
+
+@_or_stock(lax.log1p)
+def log1p_unit(u: jax.Array) -> jax.Array:
+    """log(1 + u), 0 <= u <= 1, exact to rounding near 0."""
+    large = u > _SQRT_2 - np.float32(1)
+    # log(2) + log(1 + (u - 1) / 2) there.
+    half = np.float32(0.5) * (u - np.float32(1))
+    return _log1p_reduced(
+        jnp.where(large, half, u), jnp.where(large, np.float32(1), np.float32(0))
     )
 
 

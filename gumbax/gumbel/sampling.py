@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from gumbax import _noise
 from gumbax._common import checks, keys, meshes, tangent
-from gumbax._common.rounding import divide, log_sigmoid, soft_minimum
+from gumbax._common.rounding import divide, is_zero, log_sigmoid, sigmoid
 
 Function = TypeVar("Function", bound=Callable[..., jax.Array])
 
@@ -335,14 +335,13 @@ def _given_index(axis, shape, key, logits, index, where):
     hit = jax.lax.broadcasted_iota(jnp.int32, shape, axis) == index
     possible = jnp.any(hit & (theta != -jnp.inf), axis=axis, keepdims=True)
     total = jax.nn.logsumexp(theta, axis=axis, keepdims=True)
-    noise = functools.partial(
-        _noise.standard, key, axis=axis, dtype=wide, stream=_GIVEN_INDEX
+    stream = _GIVEN_INDEX
+    gumbels = _noise.standard(key, shape, axis=axis, dtype=wide, stream=stream)
+    gumbels = jax.lax.optimization_barrier(gumbels)
+    place = jnp.clip(index, 0, shape[axis] - 1)
+    top = total + jnp.take_along_axis(
+        gumbels, place, axis=axis, mode="promise_in_bounds"
     )
-    gumbels = jax.lax.optimization_barrier(noise(shape))
-    # That of the index, made at its place: to look it up, XLA on CPU would make the
-    # noise of all categories once more.
-    rows = tuple(1 if i == axis else n for i, n in enumerate(shape))
-    top = total + noise(rows, offset=(0, index.astype(jnp.uint32)))
     top = jnp.where(possible | (total == -jnp.inf), top, jnp.nan)
     # Of each row, and not again for each of its elements.
     top, total = jax.lax.optimization_barrier((top, total))
@@ -351,7 +350,7 @@ def _given_index(axis, shape, key, logits, index, where):
     absent = free == -jnp.inf
     free = jnp.where(absent, 0, free)
     finite_top = jnp.where(jnp.isinf(top), 0, top)
-    others = soft_minimum(free, finite_top)
+    others = _soft_minimum(free, finite_top)
     others = jnp.where(top == jnp.inf, free, others)
     # Where the winner is far above its own logit the sum cannot be told from the top.
     fixed_top = jax.lax.stop_gradient(top)
@@ -362,3 +361,21 @@ def _given_index(axis, shape, key, logits, index, where):
     scores = jnp.maximum(others, jnp.where(hit, top, -jnp.inf))
     scores = jnp.where(jnp.isnan(top), jnp.nan, scores)
     return jnp.where(total == -jnp.inf, -jnp.inf, scores).astype(logits.dtype)
+
+
+@jax.custom_jvp
+def _soft_minimum(a: jax.Array, b: jax.Array) -> jax.Array:
+    """-log(exp(-a) + exp(-b)) of finite numbers."""
+    # The stock sum of logarithms is a scalar loop on CPU behind the noise, where the
+    # number of categories is no multiple of a vector's length.
+    return jnp.minimum(a, b) - _noise.log1p_unit(jnp.exp(-jnp.abs(a - b)))
+
+
+def _soft_minimum_jvp(primals, tangents):
+    (a, b), dots = primals, tangents
+    shares = (sigmoid(b - a), sigmoid(a - b))
+    terms = [s * d for s, d in zip(shares, dots, strict=True) if not is_zero(d)]
+    return _soft_minimum(a, b), sum(terms)
+
+
+_soft_minimum.defjvp(_soft_minimum_jvp, symbolic_zeros=True)
