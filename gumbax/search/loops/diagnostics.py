@@ -79,7 +79,8 @@ def of_gradients(gradients: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
     Returns:
         gradient_snr: |mean gradient| / standard deviation, both norms over the
-        categories, mean over the edges; and gradient_snr/NAME for each choice.
+        categories, mean over the edges; and gradient_snr/NAME for each choice. 0 where
+        the logits rest.
     """
     found = {}
     for name, g in gradients.items():

@@ -26,6 +26,7 @@ from gumbax.search.methods import bilevel
 from gumbax.search.methods.bilevel import Problem
 from gumbax.search.methods.budgets import within_budget
 from gumbax.search.methods.methods import Method
+from gumbax.search.methods.optimizers import InnerStep
 from gumbax.search.methods.penalties import Penalty, step_cost
 from gumbax.search.network.costs import CostTable
 from gumbax.search.network.supernet import Supernet
@@ -159,9 +160,11 @@ class Search(given.ByArguments):
         self.temperature = method.temperature(*lengths)
         self._rate = method.weights.schedule(*lengths)
         self._weight_optimizer = method.weights.make(*lengths)
-        warmup = method.warmup * self.num_steps
+        self._warmup = method.warmup * self.num_steps
         self._arch_optimizer = (
-            optax.set_to_zero() if method.arch is None else method.arch.make(warmup)
+            optax.set_to_zero()
+            if method.arch is None
+            else method.arch.make(self._warmup)
         )
         mesh = self.mesh
         self._sharding = None if mesh is None else _over(mesh, self.batch_size)
@@ -311,9 +314,7 @@ class Search(given.ByArguments):
             valid=functools.partial(loss, valid_key, arch_batch, self.penalty),
         )
         inner = method.weights.inner_step(state.weight_opt, self._rate(step))
-        (arch_loss, arch_accuracy), gradient = method.bilevel(
-            problem, state.arch, state.weights, inner
-        )
+        (arch_loss, arch_accuracy), gradient = self._of_logits(problem, state, inner)
         updates, arch_opt = self._arch_optimizer.update(
             gradient, state.arch_opt, state.arch
         )
@@ -343,6 +344,24 @@ class Search(given.ByArguments):
             "temperature": temperature,
         }
         return new_state, (metrics, gradient)
+
+    def _of_logits(self, problem: Problem, state: SearchState, inner: InnerStep):
+        """(loss, accuracy), gradient: 0, which costs nothing, while the logits rest."""
+
+        def moving():
+            return self.method.bilevel(problem, state.arch, state.weights, inner)
+
+        def resting():
+            single = self.method.bilevel is bilevel.single_level
+            loss = problem.train if single else problem.valid
+            still = jax.tree.map(jnp.zeros_like, state.arch)
+            return loss(state.arch, state.weights), still
+
+        if self.method.arch is None:
+            return resting()
+        if not self._warmup:
+            return moving()
+        return jax.lax.cond(state.step >= self._warmup, moving, resting)
 
     def _draw(self, key, arch, temperature) -> Mapping[str, jax.Array]:
         """One draw for each name of a choice: the key is folded with the name's."""

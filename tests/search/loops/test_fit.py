@@ -14,6 +14,7 @@ from gumbax.search.loops.evaluation import accuracy, predict, soft_weights
 from gumbax.search.loops.fit import fit
 from gumbax.search.loops.search import Search
 from gumbax.search.methods import derive_rules
+from gumbax.search.methods.bilevel import first_order
 from gumbax.search.methods.methods import METHODS
 from gumbax.search.methods.penalties import add_linear
 from gumbax.search.network.counting import weights
@@ -102,6 +103,27 @@ def test_logits_rest_in_the_warm_up_and_move_after_it(search, whole):
     first = search.init().arch["cell"]
     moved = [bool((state.arch["cell"] != first).any()) for state in states]
     assert moved == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name, expected", [("gumbel", 3), ("random", 0)])
+def test_gradient_of_resting_logits_is_not_computed(name, expected):
+    calls = []
+
+    def counted(*given):
+        jax.debug.callback(lambda: calls.append(None))
+        return first_order(*given)
+
+    method = dataclasses.replace(METHODS[name], bilevel=counted, warmup=0.25)
+    given = {"num_classes": 3, "num_epochs": 2, "batch_size": 4}
+    search = Search(CHAIN, method, features(16), **given)
+    found = fit(search)
+    jax.effects_barrier()
+    assert (search.num_steps, len(calls)) == (4, expected)
+    always = Search(CHAIN, method, features(16), **given)
+    always._of_logits = lambda problem, state, inner: first_order(
+        problem, state.arch, state.weights, inner
+    )
+    chex.assert_trees_all_close(found, fit(always), rtol=1e-5, atol=1e-6)
 
 
 def test_loss_falls_and_metrics_are_complete(search, whole):
