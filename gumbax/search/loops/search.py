@@ -164,7 +164,7 @@ class Search(given.ByArguments):
         self._arch_optimizer = (
             optax.set_to_zero()
             if method.arch is None
-            else method.arch.make(self._warmup)
+            else method.arch.make(self._warmup, self.num_steps)
         )
         mesh = self.mesh
         self._sharding = None if mesh is None else _over(mesh, self.batch_size)

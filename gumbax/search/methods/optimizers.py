@@ -137,21 +137,32 @@ class ArchAdam:
     """Adam with PyTorch's decay, L2 added to the gradient: the logits of DARTS.
 
     Attributes:
-        learning_rate: constant.
+        learning_rate: constant; if None, `travel` over the steps after the warm-up.
+        travel: how far Adam can move a logit in a whole search, in nats. A rate that
+            follows from it lets logits settle late in a search of any length, when the
+            weights are worth comparing; a constant one lets them settle after as many
+            steps in a long search as in a short one.
         b1: decay of the first moment.
         b2: decay of the second moment.
         weight_decay: added to the gradient before the moments.
         clip: largest global norm of the gradient; None for no limit.
     """
 
-    learning_rate: float = 3e-4
+    learning_rate: float | None = 3e-4
+    travel: float = 30.0
     b1: float = 0.5
     b2: float = 0.999
     weight_decay: float = 1e-3
     clip: float | None = None
 
-    def make(self, warmup_steps: float) -> optax.GradientTransformation:
-        """The optimiser, at rest for some steps.
+    def rate(self, warmup_steps: float, num_steps: int) -> float:
+        """The learning rate in a search of this length."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return self.travel / max(num_steps - warmup_steps, 1.0)
+
+    def make(self, warmup_steps: float, num_steps: int) -> optax.GradientTransformation:
+        """The optimiser for a search of this length, at rest for some steps.
 
         Its moments begin with the logits: in the first steps of a network gradients are
         so large that a second moment that had seen them would hold the logits fast.
@@ -159,6 +170,6 @@ class ArchAdam:
         adam = optax.chain(
             _clipped(self.clip),
             optax.add_decayed_weights(self.weight_decay),
-            optax.adam(self.learning_rate, b1=self.b1, b2=self.b2),
+            optax.adam(self.rate(warmup_steps, num_steps), b1=self.b1, b2=self.b2),
         )
         return optax.conditionally_mask(adam, lambda step: step >= warmup_steps)

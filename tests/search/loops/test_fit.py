@@ -105,7 +105,7 @@ def test_logits_rest_in_the_warm_up_and_move_after_it(search, whole):
     assert moved == [False, False, True, True]
 
 
-@pytest.mark.parametrize("name, expected", [("gumbel", 3), ("random", 0)])
+@pytest.mark.parametrize(("name", "expected"), [("gumbel", 3), ("random", 0)])
 def test_gradient_of_resting_logits_is_not_computed(name, expected):
     calls = []
 

@@ -165,25 +165,36 @@ def torch_adam(options, weights, gradients):
 def test_adam_of_the_logits_is_that_of_pytorch(clip):
     options = ArchAdam(weight_decay=0.1, clip=clip)
     weights, gradients = problem(6)
-    path, _ = run(options.make(0), weights, gradients)
+    path, _ = run(options.make(0, 6), weights, gradients)
     for found, want in zip(path, torch_adam(options, weights, gradients), strict=True):
         chex.assert_trees_all_close(found, want, rtol=0, atol=1e-6)
 
 
 def test_logits_rest_in_the_warm_up():
     weights, gradients = problem(5)
-    path, _ = run(ArchAdam().make(2.5), weights, gradients)
+    path, _ = run(ArchAdam().make(2.5, 5), weights, gradients)
     for name in weights:
         moved = [bool((p[name] != weights[name]).any()) for p in path]
         assert moved == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("num_steps", [20, 2000])
+def test_logits_settle_at_the_same_share_of_a_search_of_any_length(num_steps):
+    """Adam moves what always has the same sign by its rate in each step."""
+    adam = ArchAdam(learning_rate=None, travel=3.0).make(num_steps // 5, num_steps)
+    gradients = [{"a": np.array([1.0, -2.0], np.float32)}] * num_steps
+    path, _ = run(adam, {"a": np.zeros(2, np.float32)}, gradients)
+    middle = path[3 * num_steps // 5 - 1]["a"]
+    np.testing.assert_allclose(middle, [-1.5, 1.5], rtol=1e-3)
+    np.testing.assert_allclose(path[-1]["a"], [-3.0, 3.0], rtol=1e-3)
 
 
 def test_moments_begin_when_the_warm_up_ends():
     """The large gradients of the first steps do not shrink the later ones."""
     weights, gradients = problem(5)
     large = [jax.tree.map(lambda g: 1e3 * g, g) for g in gradients[:2]]
-    path, _ = run(ArchAdam().make(2), weights, large + gradients[2:])
-    alone, _ = run(ArchAdam().make(0), weights, gradients[2:])
+    path, _ = run(ArchAdam().make(2, 5), weights, large + gradients[2:])
+    alone, _ = run(ArchAdam().make(0, 5), weights, gradients[2:])
     chex.assert_trees_all_equal(path[2:], alone)
 
 
