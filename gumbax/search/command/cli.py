@@ -141,7 +141,7 @@ def _common(command: argparse.ArgumentParser) -> None:
     add("--cells", type=int, help="in a stage; in all for darts (by the space)")
     add("--seed", type=int, help="of splits, weights, data order, draws (0)")
     add("--batch-size", type=int, help="examples in a step (64)")
-    add("--learning-rate", type=float, help="of the weights (by the method)")
+    add("--learning-rate", type=float, help="of the weights (by method and space)")
     flag = argparse.BooleanOptionalAction
     add(
         "--published",
@@ -170,7 +170,7 @@ def _searching(command: argparse.ArgumentParser) -> None:
     add(
         "--epochs",
         type=int,
-        help="of the search (1,500 steps, 8 epochs or more; or as published)",
+        help="of the search (1,500 steps, sequences 6,000; or as published)",
     )
     add("--arch-learning-rate", type=float, help="of the logits (by the method)")
     add("--warmup", type=float, help="share before the logits move (by the method)")
@@ -211,7 +211,7 @@ def _training(command: argparse.ArgumentParser) -> None:
         "--train-epochs",
         type=int,
         metavar="EPOCHS",
-        help="of each training from scratch (1,000 steps, 8 epochs or more)",
+        help="of each training from scratch (1,000 steps, sequences 6,000)",
     )
     add("--cutout", type=int, metavar="PIXELS", help="side of blanked squares (0)")
     add("--drop-path", type=float, metavar="P", help="dropped operations (0)")

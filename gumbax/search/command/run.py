@@ -68,7 +68,7 @@ def make_search(
         SearchError: the space does not fit the data, a cost is not known, or the budget
             is below the cheapest architecture.
     """
-    space, method = options.make_space(dataset), options.make_method()
+    space, method = options.make_space(dataset), options.make_method(dataset)
     tables = known_costs(
         out,
         space,

@@ -11,6 +11,7 @@ from gumbax.search.command.cli import main
 from gumbax.search.command.options import Options, read_toml, typed
 from gumbax.search.data.augment import Augmentation
 from gumbax.search.data.dataset import Dataset, Examples
+from gumbax.search.methods.methods import METHODS
 from gumbax.search.methods.optimizers import AdamW, Sgd
 from gumbax.search.store.errors import SearchError
 from tests.search.small_run import refused
@@ -291,11 +292,11 @@ def test_cutout_is_for_training_alone():
 
 def test_method_has_the_learning_rates_asked_for():
     options = Options("x", learning_rate=0.5, arch_learning_rate=0.25, warmup=0.125)
-    found = options.make_method()
+    found = options.make_method(DIGITS)
     assert found.weights.learning_rate == 0.5
     assert found.arch.learning_rate == 0.25
     assert found.warmup == 0.125
-    plain = Options("x").make_method()
+    plain = Options("x").make_method(DIGITS)
     assert plain.weights.learning_rate != 0.5
     assert plain.warmup != 0.125
 
@@ -311,6 +312,21 @@ def test_epochs_are_enough_for_the_steps_and_at_least_eight():
     assert Options("x", published=True, method="darts").search_epochs(many) == 50
     assert Options("x", published=True, method="gdas").search_epochs(many) == 250
     assert Options("x", published=True, epochs=3).search_epochs(many) == 3
+
+
+def test_sequences_are_searched_and_trained_for_longer():
+    """40 examples, halves of 20: batches of 8 are 2 steps of search, 5 of training."""
+    options = Options("x", batch_size=8)
+    assert options.search_epochs(SEQUENCES) == 3000
+    assert options.training(SEQUENCES).num_epochs == 1200
+    assert options.training(SEQUENCES).optimizer.learning_rate == 0.01
+    assert options.make_method(SEQUENCES).weights.learning_rate == 0.01
+    asked = Options("x", epochs=2, train_epochs=3, learning_rate=0.5)
+    assert asked.search_epochs(SEQUENCES) == 2
+    assert asked.training(SEQUENCES).num_epochs == 3
+    assert asked.make_method(SEQUENCES).weights.learning_rate == 0.5
+    published = Options("x", published=True).make_method(SEQUENCES)
+    assert published.weights == METHODS["gumbel"].preset.weights
 
 
 def test_option_that_is_there_twice_is_refused(toml):
