@@ -6,8 +6,6 @@ prints the table of README.md here. The NAS-Bench-201 search takes hours on a CP
 it is skipped, unless GUMBAX_IMAGES says on how many images it runs.
 """
 
-import io
-import itertools
 import os
 import time
 from pathlib import Path
@@ -25,6 +23,7 @@ from gumbax.search.spaces.darts_space import DartsSpace
 from gumbax.search.spaces.named import nasbench201
 
 from . import compare
+from .nas_bench import decoded
 
 BATCH = 64
 CIFAR = Path(__file__).parents[2] / ".." / "shared" / "data" / "cifar10_jpeg.npz"
@@ -89,16 +88,8 @@ def test_darts_search_epoch(benchmark):
 
 def cifar_10(count):
     """The first training images of the data file, of mean 0 and deviation 1."""
-    image = pytest.importorskip("PIL.Image")
-    with np.load(CIFAR) as file:
-        stored, ends = file["train_jpeg"], file["train_offsets"]
-        labels = file["train_labels"][:count]
-    pixels = np.stack(
-        [
-            np.asarray(image.open(io.BytesIO(stored[start:end].tobytes())))
-            for start, end in itertools.pairwise(ends[: count + 1])
-        ]
-    )
+    pytest.importorskip("PIL.Image")
+    pixels, labels = decoded(CIFAR, "train", count)
     scaled = (pixels / np.float32(255) - MEAN) / DEVIATION
     return Examples(inputs=jnp.asarray(scaled), labels=jnp.asarray(labels, jnp.int32))
 
