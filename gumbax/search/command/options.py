@@ -210,7 +210,7 @@ class Options:
             changes["weights"] = dataclasses.replace(method.weights, learning_rate=rate)
         if self.arch_learning_rate is not None and method.arch is not None:
             changes["arch"] = dataclasses.replace(
-                method.arch, learning_rate=self.arch_learning_rate
+                method.arch, learning_rate=self.arch_learning_rate, travel=None
             )
         if self.warmup is not None:
             changes["warmup"] = self.warmup

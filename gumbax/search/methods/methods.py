@@ -79,7 +79,7 @@ class Preset:
 # For searches of a few epochs: what a supernet of small images learns with. Weighted
 # sums need larger steps of the logits than draws do: their logits move little.
 _WEIGHTS = AdamW()
-_ARCH = ArchAdam(learning_rate=None, weight_decay=0.0)
+_ARCH = ArchAdam(learning_rate=0.03, weight_decay=0.0, travel=30.0)
 _ARCH_OF_SUMS = ArchAdam(learning_rate=1.0, weight_decay=0.0)
 _PRESET = Preset()
 

@@ -137,29 +137,30 @@ class ArchAdam:
     """Adam with PyTorch's decay, L2 added to the gradient: the logits of DARTS.
 
     Attributes:
-        learning_rate: constant; if None, `travel` over the steps after the warm-up.
-        travel: how far Adam can move a logit in a whole search, in nats. A rate that
-            follows from it lets logits settle late in a search of any length, when the
-            weights are worth comparing; a constant one lets them settle after as many
-            steps in a long search as in a short one.
+        learning_rate: constant in a search.
         b1: decay of the first moment.
         b2: decay of the second moment.
         weight_decay: added to the gradient before the moments.
         clip: largest global norm of the gradient; None for no limit.
+        travel: how far Adam may move a logit in a search, in nats; None for no limit.
+            Where a search has many steps the learning rate is less by that, so that
+            logits settle late in it, when the weights are worth comparing. With one
+            rate they settle after as many steps in a long search as in a short one.
     """
 
-    learning_rate: float | None = 3e-4
-    travel: float = 30.0
+    learning_rate: float = 3e-4
     b1: float = 0.5
     b2: float = 0.999
     weight_decay: float = 1e-3
     clip: float | None = None
+    travel: float | None = None
 
     def rate(self, warmup_steps: float, num_steps: int) -> float:
         """The learning rate in a search of this length."""
-        if self.learning_rate is not None:
+        if self.travel is None:
             return self.learning_rate
-        return self.travel / max(num_steps - warmup_steps, 1.0)
+        moving = max(num_steps - warmup_steps, 1.0)
+        return min(self.learning_rate, self.travel / moving)
 
     def make(self, warmup_steps: float, num_steps: int) -> optax.GradientTransformation:
         """The optimiser for a search of this length, at rest for some steps.

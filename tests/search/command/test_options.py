@@ -294,7 +294,7 @@ def test_method_has_the_learning_rates_asked_for():
     options = Options("x", learning_rate=0.5, arch_learning_rate=0.25, warmup=0.125)
     found = options.make_method(DIGITS)
     assert found.weights.learning_rate == 0.5
-    assert found.arch.learning_rate == 0.25
+    assert (found.arch.learning_rate, found.arch.travel) == (0.25, None)
     assert found.warmup == 0.125
     plain = Options("x").make_method(DIGITS)
     assert plain.weights.learning_rate != 0.5

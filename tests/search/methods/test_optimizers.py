@@ -181,12 +181,19 @@ def test_logits_rest_in_the_warm_up():
 @pytest.mark.parametrize("num_steps", [20, 2000])
 def test_logits_settle_at_the_same_share_of_a_search_of_any_length(num_steps):
     """Adam moves what always has the same sign by its rate in each step."""
-    adam = ArchAdam(learning_rate=None, travel=3.0).make(num_steps // 5, num_steps)
+    adam = ArchAdam(learning_rate=1.0, travel=3.0).make(num_steps // 5, num_steps)
     gradients = [{"a": np.array([1.0, -2.0], np.float32)}] * num_steps
     path, _ = run(adam, {"a": np.zeros(2, np.float32)}, gradients)
     middle = path[3 * num_steps // 5 - 1]["a"]
     np.testing.assert_allclose(middle, [-1.5, 1.5], rtol=1e-3)
     np.testing.assert_allclose(path[-1]["a"], [-3.0, 3.0], rtol=1e-3)
+
+
+def test_short_search_has_the_learning_rate_itself():
+    adam = ArchAdam(learning_rate=0.03, travel=30.0)
+    assert [adam.rate(0, n) for n in (1, 1000, 4000)] == [0.03, 0.03, 0.0075]
+    assert adam.rate(3000, 4000) == 0.03
+    assert ArchAdam(learning_rate=0.03).rate(0, 4000) == 0.03
 
 
 def test_moments_begin_when_the_warm_up_ends():
