@@ -114,5 +114,6 @@ def test_log1p_is_right_to_a_unit_and_a_half_and_the_same_wherever_it_stands():
     exact = np.log1p(u.astype(np.float64))
     units = np.abs(found - exact) / np.spacing(exact.astype(np.float32))
     assert units.max() < 1.5
-    alone = jax.jit(_noise.log1p_unit)(u[:3])
-    np.testing.assert_array_equal(alone, found[:3])
+    for part in (slice(150_000, 150_003), slice(300_000, 300_013), slice(-3, None)):
+        alone = jax.jit(_noise.log1p_unit)(u[part])
+        np.testing.assert_array_equal(alone, found[part])

@@ -37,7 +37,6 @@ def parser():
         options.add_argument(f"--{name}")
     for name in ("channels", "cells", "epochs", "train_epochs", "limit", "crop"):
         options.add_argument(f"--{name.replace('_', '-')}", type=int)
-    options.add_argument("--learning-rate", type=float)
     options.add_argument("--flip", action="store_true", default=None)
     return made
 

@@ -4,9 +4,10 @@
 
 The folder of data has `cifar10_jpeg.npz` and `nb201.npz`. Each search has a half of
 20,000 images for the weights and one for the logits, 8 channels, one cell a stage, and
-as many epochs as took half an hour on one idle core of an AMD EPYC. Stopped at any
-moment, the same command goes on; two of them, with methods or seeds of their own, share
-a folder once one has decoded the images.
+as many epochs as should take half an hour on one core of an AMD EPYC, by the times of
+single epochs; what a run did take is printed. Stopped at any moment, the same command
+goes on; two of them, with methods or seeds of their own, share a folder once one has
+decoded the images.
 """
 
 import argparse

@@ -88,7 +88,6 @@ def test_darts_search_epoch(benchmark):
 
 def cifar_10(count):
     """The first training images of the data file, of mean 0 and deviation 1."""
-    pytest.importorskip("PIL.Image")
     pixels, labels = decoded(CIFAR, "train", count)
     scaled = (pixels / np.float32(255) - MEAN) / DEVIATION
     return Examples(inputs=jnp.asarray(scaled), labels=jnp.asarray(labels, jnp.int32))
