@@ -343,39 +343,31 @@ def _given_index(axis, shape, key, logits, index, where):
         gumbels, place, axis=axis, mode="promise_in_bounds"
     )
     top = jnp.where(possible | (total == -jnp.inf), top, jnp.nan)
+    # An infinite top bounds nothing, and its derivative is no number.
+    bound = jnp.where(jnp.isinf(top), jnp.finfo(wide).max, top)
+    below = jnp.nextafter(jax.lax.stop_gradient(bound), np.asarray(-np.inf, wide))
     # Of each row, and not again for each of its elements.
-    top, total = jax.lax.optimization_barrier((top, total))
+    top, bound, below = jax.lax.optimization_barrier((top, bound, below))
     # Nothing behind the noise is selected by an index: see `samplers/scores.py`.
     free = jnp.where(hit | (theta == -jnp.inf), -jnp.inf, theta) + gumbels
-    absent = free == -jnp.inf
-    free = jnp.where(absent, 0, free)
-    finite_top = jnp.where(jnp.isinf(top), 0, top)
-    others = _soft_minimum(free, finite_top)
-    others = jnp.where(top == jnp.inf, free, others)
-    # Where the winner is far above its own logit the sum cannot be told from the top.
-    fixed_top = jax.lax.stop_gradient(top)
-    below = jnp.nextafter(fixed_top, np.asarray(-np.inf, wide))
-    below = jax.lax.optimization_barrier(below)
-    lift = jnp.where(others >= top, below - jax.lax.stop_gradient(others), 0)
-    others = jnp.where(absent, -jnp.inf, others + lift)
-    scores = jnp.maximum(others, jnp.where(hit, top, -jnp.inf))
-    scores = jnp.where(jnp.isnan(top), jnp.nan, scores)
-    return jnp.where(total == -jnp.inf, -jnp.inf, scores).astype(logits.dtype)
+    others = _truncated_at(free, bound, below)
+    return jnp.maximum(others, jnp.where(hit, top, -jnp.inf)).astype(logits.dtype)
 
 
 @jax.custom_jvp
-def _soft_minimum(a: jax.Array, b: jax.Array) -> jax.Array:
-    """-log(exp(-a) + exp(-b)) of finite numbers."""
+def _truncated_at(score, bound, below):
+    """-log(exp(-score) + exp(-bound)), at most the number below the bound."""
     # The stock sum of logarithms is a scalar loop on CPU behind the noise, where the
     # number of categories is no multiple of a vector's length.
-    return jnp.minimum(a, b) - _noise.log1p_unit(jnp.exp(-jnp.abs(a - b)))
+    excess = _noise.log1p_unit(jnp.exp(-jnp.abs(score - bound)))
+    return jnp.minimum(jnp.minimum(score, bound) - excess, below)
 
 
-def _soft_minimum_jvp(primals, tangents):
-    (a, b), dots = primals, tangents
-    shares = (sigmoid(b - a), sigmoid(a - b))
-    terms = [s * d for s, d in zip(shares, dots, strict=True) if not is_zero(d)]
-    return _soft_minimum(a, b), sum(terms)
+def _truncated_at_jvp(primals, tangents):
+    score, bound, below = primals
+    shares = (sigmoid(bound - score), sigmoid(score - bound))
+    terms = [s * d for s, d in zip(shares, tangents[:2], strict=True) if not is_zero(d)]
+    return _truncated_at(score, bound, below), sum(terms)
 
 
-_soft_minimum.defjvp(_soft_minimum_jvp, symbolic_zeros=True)
+_truncated_at.defjvp(_truncated_at_jvp, symbolic_zeros=True)

@@ -167,6 +167,11 @@ def test_edges(key):
     certain = np.asarray(given(jnp.array([0.0, jnp.inf, 1.0]), 1))
     assert certain[1] == np.inf
     assert np.isfinite(certain[[0, 2]]).all()
+    through = jax.grad(lambda x: given(x, 1)[0])(jnp.array([0.0, jnp.inf, 1.0]))
+    np.testing.assert_array_equal(through[::2], [1, 0])
+    both = given(jnp.array([0.0, jnp.inf, jnp.inf]), 1)
+    assert both.argmax() == 1
+    assert not np.isnan(both).any()
     gradient = jax.grad(lambda x: jnp.where(jnp.isfinite(x), given(x, 2), 0).sum())
     assert np.isfinite(jax.jit(gradient)(logits)).all()
 
