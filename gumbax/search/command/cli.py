@@ -45,11 +45,11 @@ Search a network on a data set, derive it, train it from scratch, and report the
 discretisation gap: test accuracy of what was searched against what is kept, beside
 random architectures trained equally.
 
-DATASET is a name (digits, mnist1d) or a path: an .npz file, a folder of IDX files
-(MNIST) or of the CIFAR-10 batches, a .csv file. DIR gets report.html, written after
-every epoch, metrics.jsonl, choices.jsonl, checkpoints, genotype.json, the pictures
-(cell, curves, choices, gap; .svg and .png) and the report (report.txt, report.json).
-Stopped at any moment, --resume goes on to the same result.
+DATASET is a name (digits, echoes, mnist1d) or a path: an .npz file, a folder of IDX
+files (MNIST) or of the CIFAR-10 batches, a .csv file. DIR gets report.html, written
+after every epoch, metrics.jsonl, choices.jsonl, checkpoints, genotype.json, the
+pictures (cell, curves, choices, gap; .svg and .png) and the report (report.txt,
+report.json). Stopped at any moment, --resume goes on to the same result.
 """
 
 

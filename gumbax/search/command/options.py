@@ -44,8 +44,8 @@ class Lengths:
     learning_rate: float | None = None
 
 
-# On `mnist1d` random chains hardly gain from longer training (how much says
-# gumbax/search/README.md), and a supernet has learned nothing after 1,500 steps.
+# A supernet of sequences has learned nothing after 1,500 steps, and random chains
+# hardly gain from longer training: gumbax/search/README.md says how much.
 LENGTHS: Mapping[str, Lengths] = {
     "sequences": Lengths(search=6000, training=6000, learning_rate=0.01)
 }

@@ -193,8 +193,36 @@ def _mnist1d() -> Dataset:
     return Dataset(name="mnist1d", train=train, test=test, num_classes=10)
 
 
+# The Barker code of length 7, whose shifts hardly resemble it: a pulse of radar.
+PULSE = np.array([1, 1, 1, -1, -1, 1, -1], np.float32)
+NEAREST, SPACING, ECHO_CLASSES, ECHO_LENGTH = 9, 8, 10, 96
+
+
+def _echoes() -> Dataset:
+    """A pulse and its echo in noise, and ten delays: 2,000 sequences, 4,000 for tests.
+
+    [96, 1]; the pulse is 7 numbers of +-1, the noise has a standard deviation of 0.4,
+    the echo comes 9, 17, .., 81 numbers after the pulse. To tell the delay a network
+    has to look closely first and far then.
+    """
+    train, test = (_echoed(seed, n) for seed, n in enumerate((2000, 4000)))
+    return Dataset(name="echoes", train=train, test=test, num_classes=ECHO_CLASSES)
+
+
+def _echoed(seed: int, n: int) -> Examples:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n) % ECHO_CLASSES
+    delays = NEAREST + SPACING * labels
+    x = 0.4 * generator.normal(size=(n, ECHO_LENGTH))
+    start = generator.integers(ECHO_LENGTH - len(PULSE) - delays, endpoint=True)
+    for place in (start, start + delays):
+        x[np.arange(n)[:, None], place[:, None] + np.arange(len(PULSE))] += PULSE
+    return as_examples(x[..., None].astype(np.float32), labels.astype(np.int32))
+
+
 DATASETS: Mapping[str, Callable[[], Dataset]] = {
     "digits": _digits,
+    "echoes": _echoes,
     "mnist1d": _mnist1d,
 }
 

@@ -44,7 +44,7 @@ class FactorizedReduce(nnx.Module):
 
 
 class NormedPool(nnx.Module):
-    """Pooling, 3x3 or as wide as `size` says, the margin not counted; norm if asked."""
+    """3x3 pooling, the margin not counted, and normalisation where asked for."""
 
     def __init__(
         self,
@@ -54,11 +54,9 @@ class NormedPool(nnx.Module):
         stride: int,
         layers: Layers,
         rngs: nnx.Rngs,
-        size: tuple[int, int] = (3, 3),
     ):
         make = layers.max_pool if kind == "max" else layers.avg_pool
-        pad = size[0] // 2, size[1] // 2
-        self.pool = make(size, stride=stride, pad=pad)
+        self.pool = make(3, stride=stride, pad=1)
         normed = layers.pool_norm
         self.norm = layers.normalisation(channels, rngs=rngs) if normed else None
 

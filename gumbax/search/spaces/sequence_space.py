@@ -1,8 +1,7 @@
-"""Convolutions and pooling along sequences, which are images of one row here."""
+"""Convolutions along sequences, which are images of one row here."""
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 from flax import nnx
@@ -10,44 +9,43 @@ from flax import nnx
 from gumbax._common import checks
 from gumbax.search.spaces.chain_space import ChainSpace, skip
 from gumbax.search.spaces.layers import CHANNELS_IN_GROUP, Layers
-from gumbax.search.spaces.primitives import NormedPool, ReluConvNorm
+from gumbax.search.spaces.primitives import ReluConvNorm
 from gumbax.search.spaces.space import Primitive
 
 
 class SequenceStem(nnx.Module):
-    """[N, L, C] to one row of pixels [N, 1, L, c]: a convolution of width 5, norm."""
+    """[N, L, C] to one row of pixels [N, 1, L, c], each by itself, and norm.
+
+    What a network sees beside a position is the choice of its layers alone.
+    """
 
     def __init__(
         self, c_in: int, c_out: int, *, stride: int, layers: Layers, rngs: nnx.Rngs
     ):
-        self.conv = layers.conv(c_in, c_out, (1, 5), stride=stride, rngs=rngs)
+        self.conv = layers.conv(c_in, c_out, 1, stride=stride, rngs=rngs)
         self.norm = layers.normalisation(c_out, affine=True, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(self.conv(x[:, None]))
 
 
-def _pool(kind: str, c_in: int, c_out: int, **options: Any) -> nnx.Module:
-    """Pooling of width 3; it keeps the number of channels."""
-    if c_in != c_out:
-        raise ValueError(f"pooling keeps {c_in} channels, not {c_out}")
-    return NormedPool(kind, c_in, size=(1, 3), **options)
-
-
-# Name -> primitive of `sequence_space`.
+# Name -> primitive of `sequence_space`: width, and where it is not 1 the dilation.
 SEQUENCE_PRIMITIVES: Mapping[str, Primitive] = {
     "skip_connect": skip,
     "conv_1": functools.partial(ReluConvNorm, (1, 1)),
     "conv_3": functools.partial(ReluConvNorm, (1, 3)),
     "conv_5": functools.partial(ReluConvNorm, (1, 5)),
-    "dil_conv_3": functools.partial(ReluConvNorm, (1, 3), dilation=2),
-    "max_pool_3": functools.partial(_pool, "max"),
-    "avg_pool_3": functools.partial(_pool, "avg"),
+    "dil_2_conv_3": functools.partial(ReluConvNorm, (1, 3), dilation=2),
+    "dil_4_conv_3": functools.partial(ReluConvNorm, (1, 3), dilation=4),
+    "dil_8_conv_3": functools.partial(ReluConvNorm, (1, 3), dilation=8),
 }
 
 
 def sequence_space(num_layers: int = 6, channels: int = 16) -> ChainSpace:
-    """Convolutions and pooling along a sequence, one choice of seven for each layer.
+    """Width and dilation of convolutions along a sequence: seven choices a layer.
+
+    The question of every network of dilated convolutions (WaveNet, TCN): where to look
+    closely, and where far.
 
     Args:
         num_layers: how many layers choose.
@@ -64,7 +62,8 @@ def sequence_space(num_layers: int = 6, channels: int = 16) -> ChainSpace:
         117649
 
     References:
-        gumbax/search/README.md.
+        van den Oord et al., 2016 (WaveNet). https://arxiv.org/abs/1609.03499
+        Bai, Kolter, Koltun, 2018 (TCN). https://arxiv.org/abs/1803.01271
     """
     if channels % CHANNELS_IN_GROUP:
         must = f"be a multiple of {CHANNELS_IN_GROUP}"
