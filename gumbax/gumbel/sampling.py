@@ -342,7 +342,8 @@ def _given_index(axis, shape, key, logits, index, where):
     top = total + jnp.take_along_axis(
         gumbels, place, axis=axis, mode="promise_in_bounds"
     )
-    top = jnp.where(possible | (total == -jnp.inf), top, jnp.nan)
+    # Selected once more where nothing is allowed: a derivative of `total` is NaN there.
+    top = jnp.where(possible, top, jnp.where(total == -jnp.inf, -jnp.inf, jnp.nan))
     # An infinite top bounds nothing, and its derivative is no number.
     bound = jnp.where(jnp.isinf(top), jnp.finfo(wide).max, top)
     below = jnp.nextafter(jax.lax.stop_gradient(bound), np.asarray(-np.inf, wide))
@@ -367,7 +368,9 @@ def _truncated_at_jvp(primals, tangents):
     score, bound, below = primals
     shares = (sigmoid(bound - score), sigmoid(score - bound))
     terms = [s * d for s, d in zip(shares, tangents[:2], strict=True) if not is_zero(d)]
-    return _truncated_at(score, bound, below), sum(terms)
+    # What cannot be drawn has no derivative, whatever a loss makes of -inf.
+    change = jnp.where(score == -jnp.inf, 0, sum(terms))
+    return _truncated_at(score, bound, below), change
 
 
 _truncated_at.defjvp(_truncated_at_jvp, symbolic_zeros=True)

@@ -169,11 +169,31 @@ def test_edges(key):
     assert np.isfinite(certain[[0, 2]]).all()
     through = jax.grad(lambda x: given(x, 1)[0])(jnp.array([0.0, jnp.inf, 1.0]))
     np.testing.assert_array_equal(through[::2], [1, 0])
-    both = given(jnp.array([0.0, jnp.inf, jnp.inf]), 1)
-    assert both.argmax() == 1
-    assert not np.isnan(both).any()
+    both = np.asarray(given(jnp.array([0.0, jnp.inf, jnp.inf]), 2))
+    assert both.argmax() == 2
+    assert np.isfinite(both[:2]).all()
     gradient = jax.grad(lambda x: jnp.where(jnp.isfinite(x), given(x, 2), 0).sum())
     assert np.isfinite(jax.jit(gradient)(logits)).all()
+
+
+def test_what_cannot_be_drawn_has_no_derivative(key):
+    """Whatever the loss makes of -inf, and forward mode too."""
+    logits, mask = jnp.array([0.5, -jnp.inf, 1.0, 2.0]), jnp.array([1, 1, 1, 0]) != 0
+
+    def scores(x, allowed):
+        return gumbel.sample_given_index(key, x, 2, where=allowed)
+
+    def squares(x):
+        found = scores(x, mask)
+        return jnp.where(jnp.isfinite(found), found**2, 0).sum()
+
+    gradient = np.asarray(jax.grad(squares)(logits))
+    assert np.isfinite(gradient).all()
+    assert (gradient[jnp.array([1, 3])] == 0).all()
+    assert (gradient[jnp.array([0, 2])] != 0).all()
+    nothing = functools.partial(scores, allowed=jnp.zeros(4, bool))
+    _, change = jax.jvp(nothing, (logits,), (jnp.ones(4),))
+    np.testing.assert_array_equal(change, 0)
 
 
 def test_narrow_logits(key):

@@ -203,7 +203,7 @@ def _echoes() -> Dataset:
 
     [96, 1]; the pulse is 7 numbers of +-1, the noise has a standard deviation of 0.4,
     the echo comes 9, 17, .., 81 numbers after the pulse. To tell the delay a network
-    has to look closely first and far then.
+    has to look both closely and far.
     """
     train, test = (_echoed(seed, n) for seed, n in enumerate((2000, 4000)))
     return Dataset(name="echoes", train=train, test=test, num_classes=ECHO_CLASSES)

@@ -16,7 +16,8 @@ from gumbax.search.spaces.space import Primitive
 class SequenceStem(nnx.Module):
     """[N, L, C] to one row of pixels [N, 1, L, c], each by itself, and norm.
 
-    What a network sees beside a position is the choice of its layers alone.
+    What a network sees beside a position is the choice of its layers, but for the
+    statistics of the normalisation.
     """
 
     def __init__(

@@ -89,7 +89,8 @@ def test_echoes_come_after_their_delay():
         assert np.mean(told == labels) > 0.95
     fewer = datasets.load("echoes", limit=500)
     assert np.bincount(fewer.train.labels).tolist() == [50] * 10
-    assert not np.array_equal(found.train.inputs, found.test.inputs[:2000])
+    parts = (np.ravel(one.inputs[:2000]) for one in (found.train, found.test))
+    assert abs(np.corrcoef(*parts)[0, 1]) < 0.1  # .5 with the same noise
 
 
 LABELS = np.arange(6) % 2
