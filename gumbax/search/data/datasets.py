@@ -205,7 +205,7 @@ def _echoes() -> Dataset:
     the echo comes 9, 17, .., 81 numbers after the pulse. To tell the delay a network
     has to look both closely and far.
     """
-    train, test = (_echoed(seed, n) for seed, n in enumerate((2000, 4000)))
+    train, test = _echoed(0, 2000), _echoed(1, 4000)
     return Dataset(name="echoes", train=train, test=test, num_classes=ECHO_CLASSES)
 
 
