@@ -122,9 +122,10 @@ def test_law_given_the_index_is_that_of_rejection(key):
     assert scipy.stats.ks_2samp(gap(other), gap(kept)).pvalue < 1e-12
 
 
+@pytest.mark.parametrize("far", [0, 1e5])  # where numbers are .008 apart
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_argmax_is_always_the_index(key, dtype, x64):
-    logits = (30 * jax.random.normal(key, (20_000, 6))).astype(dtype)
+def test_argmax_is_always_the_index(key, dtype, far, x64):
+    logits = (far + 30 * jax.random.normal(key, (20_000, 6))).astype(dtype)
     index = jax.random.randint(key, (20_000,), 0, 6)
     scores = gumbel.sample_given_index(key, logits, index)
     assert scores.dtype == dtype
