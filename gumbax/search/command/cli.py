@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     _training(retrain)
 
     report = command(
-        "report", "one report of several runs", "Means over seeds, method by method."
+        "report", "one report of several runs", "Means over seeds of each experiment."
     )
     report.add_argument(
         "run", type=Path, nargs="+", help="folders of finished searches"
@@ -338,8 +338,12 @@ def _retrain(given: dict[str, Any]) -> None:
 
 
 def _report(given: dict[str, Any]) -> None:
-    found = comparison.compare(given["run"], given.get("out"), given.get("table"))
-    print(found)
+    out = given.get("out")
+    # `runs/*` has the last report too, where that is in `runs`.
+    runs = [
+        one for one in given["run"] if out is None or one.resolve() != out.resolve()
+    ]
+    print(comparison.compare(runs, out, given.get("table")))
 
 
 def _plot(given: dict[str, Any]) -> None:

@@ -58,7 +58,8 @@ def known_costs(
         one = {name: COSTS[name]}
         try:
             found |= cost_tables(space, input_shape, num_classes, one)
-        except ValueError as error:
+        # A TypeError where a space of one's own asks for values while it is traced.
+        except (ValueError, TypeError) as error:
             if name == asked:
                 must, cure = "be known of every primitive", "Pass another --cost."
                 raise search_error("--cost", must, str(error), cure) from error

@@ -44,7 +44,12 @@ CHECKPOINTS = "checkpoints"
 
 def load_data(options: Options) -> Dataset:
     """The data set of a run."""
-    return datasets.load(options.dataset, label=options.label, limit=options.limit)
+    return datasets.load(
+        options.dataset,
+        label=options.label,
+        limit=options.limit,
+        sequences=options.space == "sequences",
+    )
 
 
 def make_search(
@@ -211,7 +216,7 @@ def _run(
 ) -> str:
     """`run_search`, in a folder where no other process runs."""
     method, seed = search.method, search.seed
-    run_folder.write_space(out, search.space)
+    run_folder.write_space(out, search.space, options)
     keep_costs(out, tables)
     state = _search(out, search, run_id, progress, on_epoch)
     genotype = search.genotype(state.arch)
@@ -242,19 +247,20 @@ def _run(
         Trained(name, results[name], {n: t.of(one).total for n, t in tables.items()})
         for name, one in named.items()
     ]
-    title = (
-        f"Gap report: {dataset.name}, {search.space.name} "
-        f"({search.space.num_architectures:,} architectures), method {method.name}, "
-        f"seed {seed}, {search.num_epochs} epochs of search, "
-        f"{training.num_epochs} of training; accuracy on "
-        f"{dataset.test.size} test images"
+    equal = (
+        f"{dataset.name}, {search.space.name} "
+        f"({search.space.num_architectures:,} architectures), "
+        f"{search.num_epochs} epochs of search, {training.num_epochs} of training; "
+        f"accuracy on {dataset.test.size:,} test examples"
     )
+    title = f"Gap report: method {method.name}, seed {seed}; {equal}"
     text = gap.format_table(rows, title) + costing.format_costs(trained)
     content = {
         "options": dict(options),
         "space": search.space.name,
         "genotype": str(genotype),
         "title": title,
+        "equal": equal,
         "rows": gap.to_json(rows),
         "architectures": [asdict(one) for one in trained],
     }

@@ -17,7 +17,8 @@ class Examples:
     """Inputs and their labels, n of each.
 
     Attributes:
-        inputs: float32, images [n, height, width, channels] or features [n, D].
+        inputs: float32, images [n, height, width, channels], sequences [n, length,
+            channels] or features [n, D].
         labels: int32 [n], from 0.
 
     Example:

@@ -5,6 +5,7 @@ one. What does not fit is refused with a SearchError that says what to do.
 """
 
 import dataclasses
+import functools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ def load(
     test_size: float = 0.2,
     limit: int | None = None,
     seed: int = 0,
+    sequences: bool = False,
 ) -> Dataset:
     """Loads a data set by name or by path.
 
@@ -56,6 +58,8 @@ def load(
         limit: training examples to keep, each class in its proportion; a smaller
             `limit` keeps a part of them. The test set is left whole.
         seed: of the split and of what `limit` keeps.
+        sequences: the inputs of a file are sequences [n, length, channels] or
+            [n, length], not images or features.
 
     Returns:
         Dataset, named as the source.
@@ -76,9 +80,10 @@ def load(
     path = _existing(source)
     name = formats.title(path)
     parts = formats.read(path, label=label)
-    train = checked_examples(name, "train" if parts.test else "", *parts.train)
+    checked = functools.partial(checked_examples, sequences=sequences)
+    train = checked(name, "train" if parts.test else "", *parts.train)
     if parts.test:
-        test = checked_examples(name, "test", *parts.test)
+        test = checked(name, "test", *parts.test)
     else:
         count_classes(name, train)
         train, test = split(train, round(train.size * test_size), seed=seed)
@@ -96,6 +101,7 @@ def from_arrays(
     y_test: Any,
     *,
     class_names: Sequence[str] = (),
+    sequences: bool = False,
 ) -> Dataset:
     """Makes a data set of arrays, or of what `numpy.asarray` takes.
 
@@ -107,6 +113,7 @@ def from_arrays(
         x_test: as `x_train`, with m examples.
         y_test: as `y_train`, not necessarily each of 0..K-1.
         class_names: K texts, or none.
+        sequences: the inputs are sequences [n, length, channels] or [n, length].
 
     Returns:
         Dataset, of copies of the arrays.
@@ -122,8 +129,9 @@ def from_arrays(
         >>> dataset.train.inputs.shape, dataset.num_classes
         ((4, 8, 8, 1), 2)
     """
-    train = checked_examples(name, "train", x_train, y_train)
-    test = checked_examples(name, "test", x_test, y_test)
+    checked = functools.partial(checked_examples, sequences=sequences)
+    train = checked(name, "train", x_train, y_train)
+    test = checked(name, "test", x_test, y_test)
     return _dataset(name, train, test, tuple(class_names))
 
 
@@ -133,6 +141,7 @@ def from_batches(
     test_iterator: Iterable[tuple[Any, Any]],
     *,
     class_names: Sequence[str] = (),
+    sequences: bool = False,
 ) -> Dataset:
     """Makes a data set of iterators, for example of another library's loaders.
 
@@ -142,6 +151,7 @@ def from_batches(
             values as in `from_arrays`. All of it is kept in memory.
         test_iterator: the same for the test set.
         class_names: K texts, or none.
+        sequences: as in `from_arrays`.
 
     Returns:
         Dataset.
@@ -156,7 +166,8 @@ def from_batches(
     """
     train = collected(name, "train", train_iterator)
     test = collected(name, "test", test_iterator)
-    return from_arrays(name, *train, *test, class_names=class_names)
+    names = class_names
+    return from_arrays(name, *train, *test, class_names=names, sequences=sequences)
 
 
 def _digits() -> Dataset:

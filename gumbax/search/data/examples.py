@@ -14,6 +14,8 @@ from gumbax.search.store.errors import DataWarning, search_error
 _CHANNELS = {1, 3, 4}
 # Standardised pixels stay below it, those up to 255 do not.
 _LARGEST = 20.0
+_IMAGES = "images [n, H, W, C] or [n, H, W] or features [n, D]"
+_SEQUENCES = "sequences [n, length, channels] or [n, length]"
 
 
 def as_examples(inputs: np.ndarray, labels: np.ndarray) -> Examples:
@@ -21,10 +23,12 @@ def as_examples(inputs: np.ndarray, labels: np.ndarray) -> Examples:
     return Examples(inputs=jnp.array(inputs), labels=jnp.array(labels))
 
 
-def checked_examples(name: str, part: str, x: Any, y: Any) -> Examples:
+def checked_examples(
+    name: str, part: str, x: Any, y: Any, *, sequences: bool = False
+) -> Examples:
     """Checked examples of one part, "train", "test" or "" for all."""
     suffix = f"_{part}" if part else ""
-    inputs = _inputs(f"{name}: x{suffix}", x)
+    inputs = _inputs(f"{name}: x{suffix}", x, sequences)
     labels = _labels(f"{name}: y{suffix}", y)
     if len(inputs) != len(labels):
         raise search_error(
@@ -36,12 +40,13 @@ def checked_examples(name: str, part: str, x: Any, y: Any) -> Examples:
     return as_examples(inputs, labels)
 
 
-def _inputs(argument: str, value: Any) -> np.ndarray:
+def _inputs(argument: str, value: Any, sequences: bool) -> np.ndarray:
     array = _array(argument, "inputs", value)
-    if array.ndim not in (2, 3, 4) or 0 in array.shape:
+    most, kind = (3, _SEQUENCES) if sequences else (4, _IMAGES)
+    if not 2 <= array.ndim <= most or 0 in array.shape:
         raise search_error(
             argument,
-            "be images [n, H, W, C] or [n, H, W] or features [n, D], n > 0",
+            f"be {kind}, n > 0",
             f"shape {array.shape}",
             "Reshape it; the examples are on the first axis.",
         )
@@ -58,6 +63,8 @@ def _inputs(argument: str, value: Any) -> np.ndarray:
             f"first in {np.argmin(finite)}",
             "Fill in what is missing, or leave these examples out.",
         )
+    if sequences:
+        return inputs[..., None] if inputs.ndim == 2 else inputs
     if inputs.ndim > 2:
         _doubt_images(argument, array)
     return inputs[..., None] if inputs.ndim == 3 else inputs
@@ -72,6 +79,15 @@ def _doubt_images(argument: str, array: np.ndarray) -> None:
             f"{argument}: shape {array.shape} is taken as {height}x{width} pixels of "
             f"{channels} channels. If the channels come first, pass "
             "`x.transpose(0, 2, 3, 1)`.",
+            DataWarning,
+            stacklevel=4,
+        )
+    if array.ndim == 3 and array.shape[2] in _CHANNELS:
+        _, height, width = array.shape
+        warnings.warn(
+            f"{argument}: shape {array.shape} is taken as images of {height}x{width} "
+            "pixels. If it holds sequences, pass `sequences=True`, or "
+            "`--space sequences` to the command.",
             DataWarning,
             stacklevel=4,
         )

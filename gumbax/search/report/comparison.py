@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gumbax.search.report import gap, ground_truth, page, plots
+from gumbax.search.report import gap, ground_truth, page, plots, run_folder
 from gumbax.search.report.gap import Row
 from gumbax.search.report.ground_truth import GroundTruth, Kept
 from gumbax.search.store import folder, lines
@@ -28,16 +28,18 @@ class Report:
         folder: where it was.
         options: of the search.
         rows: of the report.
+        equal: what is the same for every seed, for a reader: data, space and lengths.
     """
 
     folder: Path
     options: dict[str, Any]
     rows: tuple[Row, ...]
+    equal: str
 
     @property
-    def method(self) -> str:
-        """The name of the search method."""
-        return self.options["method"]
+    def experiment(self) -> str:
+        """The search method, and its cost."""
+        return run_folder.experiment(self.options)
 
 
 def read_report(out: Path) -> Report:
@@ -53,7 +55,8 @@ def read_report(out: Path) -> Report:
         for name, fits in _OPTIONS.items():
             if not fits(options[name]):
                 raise ValueError(f"the option {name} = {options[name]!r}")
-        return Report(out, options, gap.from_json(content["rows"]))
+        equal = str(content.get("equal", ""))
+        return Report(out, options, gap.from_json(content["rows"]), equal)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise search_error(
             "run",
@@ -69,38 +72,43 @@ def for_plot(rows: Sequence[Row]) -> dict[str, tuple[float, float | None]]:
 
 
 def compare(
-    folders: Sequence[Path], out: Path | None = None, table: Path | None = None
+    folders: Sequence[Path],
+    out: Path | None = None,
+    table: Path | GroundTruth | None = None,
 ) -> str:
-    """The report of several searches: means over the seeds, method by method.
+    """The report of several searches: means over the seeds of each experiment.
 
     Args:
-        folders: of finished searches. Those of one method differ in the seed alone.
+        folders: of finished searches. Those of one method and cost, with its budget or
+            weight, differ in the seed alone.
         out: where the page (report.html), the figure (gap.svg, gap.png) and the tables
             (gap.txt) go, and with a table truth.txt, truth.json, truth.svg, truth.png.
-        table: file of published accuracies, see `ground_truth.load_table`.
+        table: published accuracies, or their file: see `ground_truth.load_table`.
 
     Returns:
-        One table for each method, and what is published of what was kept.
+        One table for each experiment, and what is published of what was kept.
 
     Raises:
-        SearchError: a folder has no report, or two searches of one method have other
-            options, or the same seed.
+        SearchError: a folder has no report, or two searches of one experiment have
+            other options, or the same seed.
     """
-    by_method: dict[str, list[Report]] = {}
+    experiments: dict[str, list[Report]] = {}
     for one in folders:
         found = read_report(one)
-        by_method.setdefault(found.method, []).append(found)
+        experiments.setdefault(found.experiment, []).append(found)
     tables, figure = [], {}
-    for method, reports in by_method.items():
+    for name, reports in experiments.items():
         _check_alike(reports)
         together = gap.over_seeds([one.rows for one in reports])
         runs = "1 run" if len(reports) == 1 else f"{len(reports)} runs"
-        title = f"Method {method}, {runs}"
+        title = f"Method {name}, {runs}"
+        if reports[0].equal:
+            title += f"; {reports[0].equal}"
         each = [one.rows for one in reports]
         tables.append(gap.format_table(together, title, each))
-        figure[method] = for_plot(together)
+        figure[name] = for_plot(together)
     text = "\n".join(tables)
-    reports = [one for found in by_method.values() for one in found]
+    reports = [one for found in experiments.values() for one in found]
     truth = None if table is None else _truth(reports, table)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -118,11 +126,25 @@ def compare(
     return text
 
 
-def _truth(reports: Sequence[Report], table: Path) -> tuple[GroundTruth, list[Kept]]:
-    space = ground_truth.space_of([one.folder for one in reports])
-    truth = ground_truth.load_table(table, space)
-    read = ground_truth.read_kept
-    return truth, [read(one.folder, one.method, space) for one in reports]
+def _truth(
+    reports: Sequence[Report], table: Path | GroundTruth
+) -> tuple[GroundTruth, list[Kept]]:
+    if isinstance(table, GroundTruth):
+        truth = table
+    else:
+        space = ground_truth.space_of([one.folder for one in reports])
+        truth = ground_truth.load_table(table, space)
+    kept = [
+        ground_truth.read_kept(
+            one.folder,
+            one.experiment,
+            truth.space,
+            cost=one.options.get("cost"),
+            budget=one.options.get("budget"),
+        )
+        for one in reports
+    ]
+    return truth, kept
 
 
 def _write_truth(truth: GroundTruth, runs: Sequence[Kept], out: Path) -> None:
@@ -133,7 +155,7 @@ def _write_truth(truth: GroundTruth, runs: Sequence[Kept], out: Path) -> None:
         found = [truth.of(one) for one in run.by_epoch]
         if found:
             by_name = {name: [one[name] for one in found] for name in truth.accuracies}
-            curves.setdefault(run.method, []).append((run.epochs, by_name))
+            curves.setdefault(run.experiment, []).append((run.epochs, by_name))
     if curves:
         levels = ground_truth.levels(truth)
         plots.draw_truth(curves, levels, [out / "truth.svg", out / "truth.png"])
@@ -157,8 +179,8 @@ def _check_alike(reports: Sequence[Report]) -> None:
         if differing:
             raise search_error(
                 "run",
-                f"differ from the others of its method in the seed alone "
-                f"({first.method})",
+                f"differ from the others of its method in the seed alone, or in the "
+                f"budget or weight of a cost ({first.experiment})",
                 f"another {', '.join(differing)} in {one.folder} than in "
                 f"{first.folder}",
                 "Report them apart.",
@@ -166,7 +188,7 @@ def _check_alike(reports: Sequence[Report]) -> None:
         if seed in seeds:
             raise search_error(
                 "run",
-                f"have a seed of its own ({first.method})",
+                f"have a seed of its own ({first.experiment})",
                 f"seed {seed} in {seeds[seed]} and in {one.folder}",
                 "Name each run once.",
             )

@@ -28,7 +28,7 @@ from gumbax.search.network.supernet import (
     dense_operation,
     path_operation,
 )
-from gumbax.search.report.ranking import Standing, chance
+from gumbax.search.report.ranking import Standing, chance, pooled
 from gumbax.search.spaces.edges import Operation
 from gumbax.search.spaces.space import Space
 from gumbax.search.store import lines
@@ -303,13 +303,16 @@ def verdict(runs: Sequence[Sequence[Row]]) -> list[str]:
             f"The kept architecture among random ones, trained equally: {places}; by "
             f"chance as good or better with probability {chance(standings):.2g}."
         )
-    together = {row.name: row.mean for row in over_seeds(runs)}
-    constant = {n: together[n] for n in together if n.endswith(EVERYWHERE)}
+    together = {row.name: row for row in over_seeds(runs)}
+    if len(standings) > 1:
+        sentences.append(pooled(together[RETRAINED].values, together[RANDOM].values))
+    constant = {n: together[n].mean for n in together if n.endswith(EVERYWHERE)}
     if constant and RETRAINED in together:
         best = max(constant, key=lambda name: constant[name])
+        beside = constant[best] - together[RETRAINED].mean
         sentences.append(
             f"The best constant architecture, {best}: {constant[best]:.2f} %, "
-            f"{constant[best] - together[RETRAINED]:+.2f} points beside the kept one."
+            f"{beside:+.2f} points beside the kept one."
         )
     return sentences
 

@@ -1,8 +1,7 @@
 """Published accuracies of every architecture of a space, and where a run's stand."""
 
 import json
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from gumbax.search.genotype.genotype import Genotype, constant_architectures
+from gumbax.search.methods.budgets import within_budget
 from gumbax.search.methods.derive_rules import argmax_per_edge
+from gumbax.search.network import costs
 from gumbax.search.spaces.named import SPACES
 from gumbax.search.spaces.space import Space
 from gumbax.search.store import records
@@ -63,17 +64,18 @@ def load_table(path: Path, space: Space) -> GroundTruth:
         return search_error("--table", must, f"{got} in {path}", cure)
 
     try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise search_error(
-            "--table", "be an .npz file", f"{path} ({error})", "Name another file."
-        ) from error
+        with path.open("rb") as file, np.load(file) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    # NumPy has many errors for what is no archive, or for a part of one.
+    except Exception as error:
+        got = f"{path} ({type(error).__name__}: {error})"
+        cure = "Name another file."
+        raise search_error("--table", "be an .npz file", got, cure) from error
     found = {n: a for n, a in arrays.items() if n.endswith(_SUFFIX)}
     if not {"op_names", "edge_ops"} <= arrays.keys() or not found:
         must = f"hold op_names, edge_ops and accuracies named NAME{_SUFFIX}"
         raise refused(must, ", ".join(arrays) or "nothing")
-    names = [str(name) for name in arrays["op_names"]]
+    names = [str(name) for name in arrays["op_names"].ravel()]
     if len(space.choices) > 1 or space.inputs_per_node is not None:
         must = "be of a space with one cell that keeps all of its edges"
         raise refused(must, f"a run of the space {space.name!r}")
@@ -118,7 +120,11 @@ def from_nats_bench(
         datasets: whose test accuracies after 200 epochs are read.
 
     Returns:
-        The accuracies, mean over the seeds that were trained.
+        The accuracies, mean over the seeds that were trained; `report.compare` takes
+        them as its table.
+
+    Raises:
+        SearchError: an architecture of the space is not in it.
 
     References:
         Dong, Liu, Musial, Gabrys, 2021. https://arxiv.org/abs/2009.00437
@@ -130,6 +136,15 @@ def from_nats_bench(
         for name in datasets:
             found = api.get_more_info(row, name, hp="200", is_random=False)
             accuracies[name][place] = found["test-accuracy"]
+    for name, values in accuracies.items():
+        if missing := np.flatnonzero(np.isnan(values)).tolist():
+            first = Genotype.from_index(missing[0], space)
+            raise search_error(
+                "api",
+                f"know all {len(values):,} architectures on {name}",
+                f"none of {len(missing):,}, the first of them {first}",
+                "Load the whole benchmark.",
+            )
     return GroundTruth(space, accuracies)
 
 
@@ -139,28 +154,37 @@ class Kept:
 
     Attributes:
         folder: of the run.
-        method: name of its method.
+        experiment: its method, and its cost.
         genotype: what was derived.
         epochs: numbers of the epochs of choices.jsonl.
-        by_epoch: what would have been derived after each of them.
+        by_epoch: what would have been derived after each of them: the most probable
+            architecture, within the budget of the run.
     """
 
     folder: Path
-    method: str
+    experiment: str
     genotype: Genotype
     epochs: tuple[int, ...]
     by_epoch: tuple[Genotype, ...]
 
 
-def read_kept(folder: Path, method: str, space: Space) -> Kept:
-    """Reads genotype.json and choices.jsonl of a run.
+def read_kept(
+    folder: Path,
+    experiment: str,
+    space: Space,
+    *,
+    cost: str | None = None,
+    budget: float | None = None,
+) -> Kept:
+    """Reads genotype.json and choices.jsonl of a run, and costs.json for its budget.
 
     Raises:
-        SearchError: there is no genotype, or it is of another space.
+        SearchError: there is no genotype, or it is of another space; or the cost of the
+            budget is gone.
     """
     try:
         genotype = Genotype.load(folder / "genotype.json")
-        genotype.check(space)
+        genotype.index(space)
     except (OSError, ValueError) as error:
         raise search_error(
             "--table",
@@ -168,16 +192,37 @@ def read_kept(folder: Path, method: str, space: Space) -> Kept:
             f"{folder} ({error})",
             "Report this run without --table, or derive it again.",
         ) from error
+    derive = _derivation(folder, space, cost, budget)
     rows = records.choices(folder, space.choices)
-    epochs = tuple(row["epoch"] for row in rows)
-    # The order of the probabilities is that of the logits.
-    by_epoch = tuple(
-        argmax_per_edge(
-            {name: np.asarray(p) for name, p in row["probabilities"].items()}, space
-        )
+    by_epoch = [
+        derive({name: np.asarray(p) for name, p in row["probabilities"].items()})
         for row in rows
-    )
-    return Kept(folder, method, genotype, epochs, by_epoch)
+    ]
+    epochs = tuple(row["epoch"] for row in rows)
+    return Kept(folder, experiment, genotype, epochs, tuple(by_epoch))
+
+
+def _derivation(
+    folder: Path, space: Space, cost: str | None, budget: float | None
+) -> Callable[[Mapping[str, np.ndarray]], Genotype]:
+    """Choice -> probabilities [E, K] to what is kept of them, within the budget."""
+    if budget is None:  # the order of the probabilities is that of the logits
+        return lambda probabilities: argmax_per_edge(probabilities, space)
+    try:
+        table = costs.read(folder)[str(cost)]
+    except (ValueError, KeyError) as error:
+        must = f"have the {cost} of its budget in {costs.COSTS}"
+        cure = "Restore the file."
+        raise search_error("run", must, f"{folder} ({error})", cure) from error
+
+    def derive(probabilities: Mapping[str, np.ndarray]) -> Genotype:
+        # To six digits some are 0, which are not ruled out.
+        logits = {n: np.log(np.maximum(p, 1e-7)) for n, p in probabilities.items()}
+        return within_budget(
+            logits, space, table=table, budget=budget, rule=argmax_per_edge
+        )
+
+    return derive
 
 
 def levels(truth: GroundTruth) -> dict[str, dict[str, float]]:
@@ -239,13 +284,13 @@ def format_truth(truth: GroundTruth, runs: Sequence[Kept]) -> str:
         "",
         line("", names),
     ]
-    for method in dict.fromkeys(run.method for run in runs):
-        own = [run for run in runs if run.method == method]
+    for experiment in dict.fromkeys(run.experiment for run in runs):
+        own = [run for run in runs if run.experiment == experiment]
         text += [one(str(run.folder), run.genotype) for run in own]
         if len(own) > 1:
             values = [[truth.of(run.genotype)[n] for run in own] for n in names]
             means = [f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" for v in values]
-            text.append(line(f"{method}, mean of {len(own)}", means))
+            text.append(line(f"{experiment}, mean of {len(own)}", means))
     text += [
         one(f"{name} everywhere", genotype)
         for name, genotype in constant_architectures(truth.space).items()
@@ -262,7 +307,7 @@ def to_json(truth: GroundTruth, runs: Sequence[Kept]) -> str:
         "runs": [
             {
                 "folder": str(run.folder),
-                "method": run.method,
+                "experiment": run.experiment,
                 "genotype": str(run.genotype),
                 "accuracy": (found := truth.of(run.genotype)),
                 "percentile": {n: truth.percentile(n, a) for n, a in found.items()},

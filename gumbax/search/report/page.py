@@ -17,7 +17,7 @@ from gumbax.search.report.costing import pareto
 from gumbax.search.report.curve_drawing import PANELS, curves_of
 from gumbax.search.report.gap import Row
 from gumbax.search.report.plots import genotype_text
-from gumbax.search.report.run_folder import Run, command, read_run
+from gumbax.search.report.run_folder import Run, read_run
 from gumbax.search.spaces.space import Choice
 from gumbax.search.store import folder
 
@@ -70,11 +70,12 @@ def _verdict(runs: Sequence[Run]) -> str:
         )
         return f'<p class="verdict">Searching: {epochs} epochs so far.</p>'
     sentences = []
-    for method in dict.fromkeys(run.options.get("method") for run in runs if run.rows):
-        own = [r.rows for r in runs if r.rows and r.options.get("method") == method]
-        trained = _trained(method)
+    for experiment in dict.fromkeys(run.experiment for run in runs if run.rows):
+        of_it = [run for run in runs if run.rows and run.experiment == experiment]
+        own = [run.rows for run in of_it]
+        trained = _trained(of_it[0].options.get("method"))
         lost = gap.gaps(gap.over_seeds(own))[trained]
-        label = f"{method}: " if len(reports) > len(own) else ""
+        label = f"{experiment}: " if len(reports) > len(own) else ""
         sentences.append(
             f"{label}From what was trained ({trained}) to what is kept (argmax): "
             f"{-lost:+.2f} points. {' '.join(gap.verdict(own))}"
@@ -114,7 +115,7 @@ def _costs(runs: Sequence[Run]) -> str:
             if name not in one.costs:
                 continue
             cost, accuracy = one.costs[name], one.accuracy
-            kind = _kind(one.name, f"kept by {of.options.get('method')}")
+            kind = _kind(one.name, f"kept by {of.experiment}")
             told = f"{of.name}, {one.name}: {accuracy:.2f} % at {cost:,g}"
             groups.setdefault(kind, []).append((cost, accuracy, told))
         every = [point for points in groups.values() for point in points]
@@ -298,8 +299,9 @@ def _settings(run: Run) -> str:
     seconds = run.metrics[-1].get("seconds") if run.metrics else None
     took = {} if seconds is None else {"seconds of the search": seconds}
     rows = table({**shown, **size, **took, **run.versions}.items())
+    line = f"<pre>{html.escape(run.command)}</pre>" if run.command else ""
     return (
-        f"<h3>Settings</h3><pre>{html.escape(command(run))}</pre><details><summary>"
+        f"<h3>Settings</h3>{line}<details><summary>"
         f'All of them, and versions</summary><div class="wide"><table>{rows}</table>'
         "</div></details>"
     )

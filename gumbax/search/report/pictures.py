@@ -47,4 +47,4 @@ def draw(out: Path, space: Space) -> None:
         plots.draw_choices(history, space, both("choices"))
     if (out / REPORT).exists():
         found = read_report(out)
-        plots.draw_gap({found.method: for_plot(found.rows)}, both("gap"))
+        plots.draw_gap({found.experiment: for_plot(found.rows)}, both("gap"))

@@ -49,3 +49,19 @@ def chance(standings: Sequence[Standing]) -> float:
         law = np.convolve(law, np.full(one.among, 1 / one.among))
     # The sum of all ranks but 1 for each.
     return float(law[: sum(one.rank - 1 for one in standings) + 1].sum())
+
+
+def pooled(kept: Sequence[float], others: Sequence[float]) -> str:
+    """A sentence: accuracies of kept architectures beside all random ones of the runs.
+
+    Args:
+        kept: of each run, percent.
+        others: of all random architectures, percent.
+    """
+    high = float(np.percentile(others, 90))
+    above = sum(one > high for one in kept)
+    return (
+        f"The 90th percentile of all {len(others)} random ones is {high:.2f} %: "
+        f"{above} of the {len(kept)} kept ones are above it, and their mean "
+        f"({np.mean(kept):.2f} %) is{'' if np.mean(kept) > high else ' not'}."
+    )

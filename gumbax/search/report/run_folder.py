@@ -1,6 +1,7 @@
 """What the folder of a search holds so far, as a page shows it."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from gumbax.search.report import gap
 from gumbax.search.report.costing import Trained, trained_from_json
 from gumbax.search.report.gap import Row
 from gumbax.search.spaces.space import Choice
-from gumbax.search.store import folder, records
+from gumbax.search.store import folder, lines, records
 
 SPACE = "space.json"
 GENOTYPE = "genotype.json"
@@ -44,14 +45,30 @@ class Choices:
             return None
 
 
-def write_space(out: Path, space: Any) -> None:
-    """Keeps what a page needs of a space, which may be a user's own."""
+def write_space(out: Path, space: Any, options: Mapping[str, Any]) -> None:
+    """Keeps what a page needs while a run goes on, whose space may be a user's own."""
     content = {
+        "options": dict(options),
         "name": space.name,
         "architectures": space.num_architectures,
         "choices": {name: one.to_json() for name, one in space.choices.items()},
     }
     folder.write(out / SPACE, json.dumps(content, indent=2) + "\n")
+
+
+def experiment(options: Mapping[str, Any]) -> str:
+    """What runs of one name share, for a reader: the method, and its cost."""
+    cost, budget, weight = map(options.get, ("cost", "budget", "cost_weight"))
+    words = [str(options.get("method"))]
+    if budget is not None:
+        words.append(f"within {_number(budget)} {cost}")
+    if weight is not None:
+        words.append(f"{_number(weight)} nats for {cost}")
+    return ", ".join(words)
+
+
+def _number(value: Any) -> str:
+    return f"{value:,.15g}" if lines.is_number(value) else str(value)
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,7 @@ class Run:
     Attributes:
         folder: of the run.
         options: of the run, and what it says of itself.
+        command: that makes it again; empty where Python made it.
         versions: of what decided it.
         space: its choices, if they are there.
         metrics: rows of metrics.jsonl.
@@ -73,6 +91,7 @@ class Run:
 
     folder: Path
     options: Mapping[str, Any]
+    command: str
     versions: Mapping[str, str]
     space: Choices | None
     metrics: Sequence[Mapping[str, Any]]
@@ -84,8 +103,13 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Method and seed."""
-        return f"{self.options.get('method')}, seed {self.options.get('seed')}"
+        """Experiment and seed."""
+        return f"{self.experiment}, seed {self.options.get('seed')}"
+
+    @property
+    def experiment(self) -> str:
+        """The method, and its cost."""
+        return experiment(self.options)
 
 
 def read_run(out: Path) -> Run:
@@ -107,9 +131,11 @@ def read_run(out: Path) -> Run:
         trained = trained_from_json(report.get("architectures", ()))
     except (ValueError, KeyError, TypeError):
         trained = ()
+    asked = _options(record)
     return Run(
         folder=out,
-        options=record.get("options") or report.get("options") or {},
+        options=asked or _options(report) or _options(_json(out / SPACE)),
+        command=command(asked, out) if asked else "",
         versions=record.get("versions", {}),
         space=Choices.read(out / SPACE),
         metrics=records.metrics(out),
@@ -128,15 +154,20 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def command(run: Run) -> str:
-    """The line that makes the run again: what is not by default."""
-    words = ["gumbax search", str(run.options.get("dataset"))]
-    for name, value in run.options.items():
-        option = "--" + name.replace("_", "-")
+def _options(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = content.get("options")
+    return found if isinstance(found, Mapping) else {}
+
+
+def command(options: Mapping[str, Any], out: Path) -> str:
+    """The line that makes a run again, for a POSIX shell."""
+    words = ["gumbax", "search", str(options.get("dataset"))]
+    for name, value in options.items():
+        option = name.replace("_", "-")
         if name == "dataset" or value is None:
             continue
-        if value is True:
-            words.append(option)
-        elif value is not False:
-            words += [option, str(value)]
-    return " ".join([*words, "--out", str(run.folder)])
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", str(value)]
+    return shlex.join([*words, "--out", str(out)])

@@ -1,6 +1,7 @@
 """Genotypes and checkpoints that are damaged or of something else."""
 
 import json
+import sys
 
 import jax.numpy as jnp
 import pytest
@@ -27,6 +28,22 @@ def test_file_in_place_of_the_checkpoints(capsys, tmp_path):
     error = refused(capsys, "retrain", path, "--out", out, "--resume")
     assert "`--out` must have a folder for checkpoints, got the file" in error
     assert (out / "checkpoints").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "package"), [("mnist1d", "mnist1d"), ("digits", "sklearn")]
+)
+def test_package_that_is_missing_is_named_with_its_line(
+    capsys, tmp_path, monkeypatch, dataset, package
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.data", None)
+    monkeypatch.setitem(sys.modules, f"{package}.datasets", None)
+    out = tmp_path / "run"
+    error = refused(capsys, "search", dataset, "--out", out)
+    assert f"needs {package}" in error
+    assert 'pip install "gumbax[search]"' in error
+    assert not out.exists()
 
 
 def test_run_without_a_checkpoint_is_not_derived(capsys, tmp_path):

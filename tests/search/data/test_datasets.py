@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gumbax.search.command import cli, run
+from gumbax.search.command.options import Options
 from gumbax.search.data import datasets
 from gumbax.search.store.errors import DataWarning, SearchError
 from tests.search.data_files import (
@@ -115,6 +116,11 @@ LABELS = np.arange(6) % 2
             "float64 up to 255 are kept as they are; only uint8 is divided",
         ),
         (np.zeros((6, 8, 8)), np.zeros(6, int), "y_train has one class only"),
+        (
+            np.zeros((6, 40, 3)),
+            LABELS,
+            "taken as images of 40x3 pixels. If it holds sequences, pass `sequences=T",
+        ),
     ],
 )
 def test_data_that_are_probably_not_meant_give_a_line(x, y, told):
@@ -191,6 +197,34 @@ def test_arguments_out_of_range(options, match):
 
 def test_images_get_a_channel_axis_and_uint8_a_scale(arrays):
     assert_holds(datasets.from_arrays("mine", **arrays), arrays)
+
+
+@pytest.mark.parametrize("shape", [(6, 40), (6, 40, 1), (6, 40, 8)])
+def test_sequences_of_ones_own(shape, tmp_path):
+    """[n, length, channels], the channels last and perhaps left out."""
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    path = tmp_path / "mine.npz"
+    np.savez(path, x_train=x, y_train=LABELS, x_test=x, y_test=LABELS)
+    for found in (
+        datasets.from_arrays("mine", x, LABELS, x, LABELS, sequences=True),
+        datasets.from_batches("mine", [(x, LABELS)], [(x, LABELS)], sequences=True),
+        run.load_data(Options(str(path), space="sequences")),
+    ):
+        for part in (found.train, found.test):
+            np.testing.assert_array_equal(part.inputs, x.reshape(6, 40, -1))
+    space = Options(str(path), space="sequences").make_space(found)
+    assert space.name == Options("mine").make_space(found).name == "sequences"
+
+
+def test_images_are_no_sequences(tmp_path, capsys):
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=np.zeros((12, 8, 8, 3), np.uint8), y=np.arange(12) % 2)
+    out = tmp_path / "run"
+    space = ["--space", "sequences", "--out", str(out)]
+    assert cli.main(["search", str(path), *space]) == 2
+    text = capsys.readouterr().err
+    assert "be sequences [n, length, channels] or [n, length], n > 0, got shape" in text
+    assert not out.exists()
 
 
 def test_other_numbers_keep_their_values_and_are_copied():

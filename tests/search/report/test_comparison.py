@@ -94,7 +94,7 @@ def test_methods_have_tables_of_their_own_and_the_files_are_written(runs, tmp_pa
 
 def test_report_is_read_as_it_was_written(runs):
     found = read_report(runs[1])
-    assert (found.method, found.options["seed"]) == ("gumbel", 1)
+    assert (found.experiment, found.options["seed"]) == ("gumbel", 1)
     assert for_plot(found.rows)[gap.SOFT] == (95.5, None)
     mean, deviation = for_plot(found.rows)[gap.RANDOM]
     assert (mean, deviation) == (83.5, pytest.approx(np.std([81, 86], ddof=1)))
@@ -126,11 +126,48 @@ def test_every_option_but_the_seed_counts(tmp_path):
             changed = {name: f"value {i}", "seed": i} if name != "seed" else {"seed": i}
             content["options"] = first | changed
             (run / "report.json").write_text(json.dumps(content))
-        if name in ("seed", "method"):
+        if name in ("seed", "method", "budget", "cost_weight"):
             assert "Method" in compare(runs)
             continue
         with pytest.raises(SearchError, match=f"another {name} in"):
             compare(runs)
+
+
+def test_budgets_and_weights_of_a_cost_stand_side_by_side(tmp_path):
+    """The Pareto front of what was kept for each of them."""
+    of_weights = {"cost": "weights", "budget": None, "cost_weight": None}
+    runs = []
+    for i, changes in enumerate(({}, {"budget": 3e5}, {"cost_weight": 0.5})):
+        for seed in (0, 1):
+            out = write_run(tmp_path / f"{i}{seed}", seed, **of_weights | changes)
+            content = json.loads((out / "report.json").read_text())
+            kept = {
+                "name": "derived",
+                "accuracy": 90.0 + i,
+                "costs": {"weights": 5 - i},
+            }
+            content["architectures"] = [kept]
+            (out / "report.json").write_text(json.dumps(content))
+            runs.append(out)
+    text = compare(runs, tmp_path / "all")
+    for name in ("", ", within 300,000 weights", ", 0.5 nats for weights"):
+        assert f"Method gumbel{name}, 2 runs\n" in text
+    page = (tmp_path / "all/report.html").read_text()
+    assert "kept by gumbel, within 300,000 weights" in page
+    assert (
+        "Nothing beats gumbel, 0.5 nats for weights, seed 0, derived: 92.00 %" in page
+    )
+    # A mean over two of them would be of no experiment.
+    (runs[1] / "report.json").write_text((runs[3] / "report.json").read_text())
+    with pytest.raises(SearchError, match=r"within 300,000 weights.*seed 1 in"):
+        compare(runs)
+
+
+def test_report_among_the_runs_is_none_of_them(capsys, runs, tmp_path):
+    out = tmp_path / "all"
+    for folders in (runs, [*runs, out]):
+        assert cli.main(["report", *map(str, folders), "--out", str(out)]) == 0
+        assert "3 runs" in capsys.readouterr().out
 
 
 def test_same_data_in_another_place_are_the_same(tmp_path):

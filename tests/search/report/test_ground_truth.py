@@ -10,6 +10,8 @@ import pytest
 
 from gumbax.search.command import cli
 from gumbax.search.genotype.genotype import Genotype, constant_architectures
+from gumbax.search.network import costs
+from gumbax.search.network.costs import CostTable
 from gumbax.search.report import ground_truth
 from gumbax.search.report.comparison import compare
 from gumbax.search.spaces.cell_space import CellSpace
@@ -69,6 +71,7 @@ def test_percentile_counts_those_that_are_not_better(tmp_path):
         ({"edge_ops": None}, "hold op_names, edge_ops and accuracies"),
         ({"cifar10_test": None}, "hold op_names, edge_ops and accuracies"),
         ({"op_names": np.array(["a", "b", "c"])}, "be of the operations none, skip"),
+        ({"op_names": np.array("none")}, "be of the operations none, skip"),
         ({"edge_ops": arrays()["edge_ops"][:26]}, r"integers \[27, 3\] as edge_ops"),
         ({"edge_ops": arrays()["edge_ops"] + 1}, "edge_ops from 0 to 2, got.*1 to 3"),
         ({"edge_ops": np.zeros((27, 3), int)}, r"each architecture once, got.*none \|"),
@@ -92,8 +95,19 @@ def test_spaces_that_are_not_one_cell_are_refused(space, tmp_path):
 
 
 def test_no_table_is_refused(tmp_path):
-    (tmp_path / "t.npz").write_text("text")
-    for name in ("t.npz", "missing.npz"):
+    whole = save(tmp_path / "whole.npz").read_bytes()
+    contents = {
+        "text.npz": b"text",
+        "empty.npz": b"",
+        "half.npz": whole[: len(whole) // 2],
+        "flipped.npz": whole[:100]
+        + bytes(b ^ 255 for b in whole[100:200])
+        + whole[200:],
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    np.save(tmp_path / "array.npy", np.ones(3))
+    for name in (*contents, "array.npy", "missing.npz"):
         with pytest.raises(SearchError, match=r"be an \.npz file"):
             ground_truth.load_table(tmp_path / name, SMALL)
 
@@ -113,6 +127,15 @@ def test_nats_bench_gives_the_same_table(tmp_path):
             asked.append((dataset, hp, is_random))
             return {"test-accuracy": float(given["cifar10_test"][row])}
 
+    class Part(Api):
+        def __len__(self):
+            return 26
+
+    with pytest.raises(
+        SearchError, match="all 27 architectures on cifar10, got none of"
+    ):
+        ground_truth.from_nats_bench(Part(), SMALL, ("cifar10",))
+    asked.clear()
     found = ground_truth.from_nats_bench(Api(), SMALL, ("cifar10",))
     assert set(asked) == {("cifar10", "200", False)}
     expected = ground_truth.load_table(save(tmp_path / "t.npz"), SMALL)
@@ -164,6 +187,43 @@ def test_report_shows_what_is_published_of_what_was_kept(runs, tmp_path):
     assert content["runs"][0]["epochs"] == [1, 2]
     assert content["runs"][0]["accuracy_by_epoch"] == [truth.of(first), truth.of(KEPT)]
     assert "Published test accuracy" in (out / "report.html").read_text()
+
+
+def test_accuracies_that_are_there_already_make_the_same_report(runs, tmp_path):
+    folders, table = runs
+    truth = ground_truth.load_table(table, SMALL)
+    assert compare(folders, table=truth) == compare(folders, table=table)
+
+
+def test_after_each_epoch_it_is_what_the_budget_leaves(runs, tmp_path):
+    """A convolution costs 5: the two most probable cells have one each, or two."""
+    folders, table = runs
+    options = {"cost": "weights", "budget": 4.0}
+    out = write_run(tmp_path / "within", 2, **options)
+    for name in ("genotype.json", "choices.jsonl"):
+        (out / name).write_text((folders[0] / name).read_text())
+    (choice,) = SMALL.choices.values()
+    of_edge = [5.0 * (name == "nor_conv_3x3") for name in choice.primitives]
+    rows = np.array([of_edge] * len(choice.edges))
+    costs.write(
+        out,
+        {"weights": CostTable("weights", "small", 2.0, SMALL.choices, {"cell": rows})},
+    )
+    read = ground_truth.read_kept(out, "gumbel", SMALL, **options)
+    free = ground_truth.read_kept(out, "gumbel", SMALL)
+    assert [str(one).count("conv") for one in free.by_epoch] == [1, 1]
+    assert [str(one).count("conv") for one in read.by_epoch] == [0, 0]
+    # Of the first edge the second most probable operation, the others as they are.
+    assert str(read.by_epoch[1]) == str(free.by_epoch[1]).replace(
+        "nor_conv_3x3~0|+", "skip_connect~0|+"
+    )
+    compare([out], tmp_path / "all", table)
+    (content,) = json.loads((tmp_path / "all/truth.json").read_text())["runs"]
+    truth = ground_truth.load_table(table, SMALL)
+    assert content["accuracy_by_epoch"] == [truth.of(one) for one in read.by_epoch]
+    (out / "costs.json").unlink()
+    with pytest.raises(SearchError, match=r"have the weights of its budget in costs"):
+        compare([out], table=table)
 
 
 def test_bad_tables_end_with_a_line_and_write_nothing(runs, tmp_path, capsys):

@@ -3,11 +3,14 @@
 import html.parser
 import json
 import re
+import shlex
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gumbax.search.command import cli
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.report import charts, gap, page, run_folder
 from gumbax.search.report.comparison import compare
@@ -49,7 +52,7 @@ def run(tmp_path):
     out = write_run(tmp_path / "run", dataset="<digits>.npz", epochs=3, flip=True)
     report = (out / "report.json").read_text()
     (out / "report.json").unlink()
-    run_folder.write_space(out, SPACE)
+    run_folder.write_space(out, SPACE, {})
     record = {"options": json.loads(report)["options"], "versions": {"jax": "1.2.3"}}
     (out / "run.json").write_text(json.dumps(record))
     for name, row in (
@@ -84,10 +87,30 @@ def test_search_is_shown_while_it_runs(run, tmp_path):
     assert "3 epochs so far" in text
     assert '<meta http-equiv="refresh"' in text
     assert "&lt;mine&gt;" in text
-    assert "gumbax search &lt;digits&gt;.npz" in text
+    assert "gumbax search &#x27;&lt;digits&gt;.npz&#x27;" in text
     assert "--epochs 3 --flip" in text
     assert "1.2.3" in text
     assert "epoch 2: 1<" in text  # the loss under the pointer
+
+
+def test_command_is_one_for_the_shell():
+    options = {"dataset": "my data.npz", "flip": True, "limit": None, "seed": 0}
+    options |= {"constant_architectures": False}
+    text = run_folder.command(options, tmp := Path("runs/it's"))
+    words = shlex.split(text)
+    assert words[:3] == ["gumbax", "search", "my data.npz"]
+    given = vars(cli.parser().parse_args(words[1:]))
+    assert given == given | {k: v for k, v in options.items() if v is not None}
+    assert given["out"] == tmp
+
+
+def test_search_that_python_makes_is_named_and_has_no_command(run, tmp_path):
+    out, _ = run
+    (out / "run.json").unlink()
+    run_folder.write_space(out, SPACE, {"method": "mine", "seed": 7})
+    text = written([out], tmp_path / "p.html", running=True)
+    assert "mine, seed 7" in text
+    assert "gumbax search" not in text
 
 
 def test_slider_has_the_choices_of_every_epoch(run, tmp_path):

@@ -43,7 +43,10 @@ def test_report_says_rank_chance_and_the_best_constant_architecture():
         report(95.0, (94.0, 96.0), [("conv", 97.0), ("pool", 90.0)]),
         report(97.0, (94.0, 96.0), [("conv", 96.0), ("pool", 91.0)]),
     ]
-    first, second = gap.verdict(runs)
+    first, middle, second = gap.verdict(runs)
+    # Of 94, 94, 96 and 96 the 90th percentile is 96.
+    assert "all 4 random ones is 96.00 %: 1 of the 2 kept ones are above it" in middle
+    assert "their mean (96.00 %) is not." in middle
     assert "2 of 3, 1 of 3; by chance as good or better with probability 0.33" in first
     assert "conv everywhere: 96.50 %, +0.50 points" in second
     text = gap.format_table(gap.over_seeds(runs), "title", runs)

@@ -38,7 +38,7 @@ def damaged(tmp_path):
     (choice,) = space.choices.values()
     (out / "run.json").write_text(json.dumps({"command": "search", "options": options}))
     (out / "genotype.json").write_text(GENOTYPE.to_json())
-    write_space(out, space)
+    write_space(out, space, options)
     costs.write(out, cost_tables(space, (5,), 3, {"weights": weights}))
     probabilities = np.full(choice.shape, 1 / choice.shape[1]).tolist()
     for name, row in (
