@@ -31,7 +31,8 @@ def cost_tables(
     The network is the one that is trained from scratch (`new_network`): its
     normalisation has a scale and a bias, its pools have none. It is built abstractly,
     and every operation is given to the cost functions with the shape that reaches it,
-    once for all places that are alike; `none` costs nothing.
+    once for all places that are alike; `none` costs nothing. An edge that a network of
+    one's own calls several times is paid as often, its weights too.
 
     Args:
         space: the space, as wide and deep as the network that is meant.

@@ -64,7 +64,7 @@ def load_table(path: Path, space: Space) -> GroundTruth:
         return search_error("--table", must, f"{got} in {path}", cure)
 
     try:
-        with path.open("rb") as file, np.load(file) as archive:
+        with Path(path).open("rb") as file, np.load(file) as archive:
             arrays = {name: archive[name] for name in archive.files}
     # NumPy has many errors for what is no archive, or for a part of one.
     except Exception as error:

@@ -64,7 +64,7 @@ def whole(tmp_path_factory, search, dataset):
 def test_own_search_leaves_a_report(whole):
     out, text, seen = whole
     assert seen == [1, 2, 3]
-    assert "method mine, seed 5, 3 epochs" in text
+    assert "Gap report: method mine, seed 5; mine, chain (3 architectures), 3" in text
     content = json.loads((out / "report.json").read_text())
     assert content["options"] == {"method": "mine", "seed": 5, "dataset": "mine"}
     names = [row["name"] for row in content["rows"]]
@@ -88,7 +88,7 @@ def test_constant_architectures_are_trained_where_there_are_random_ones(
     assert [row["name"] for row in rows] == ["derived", "random 1", *constant]
     assert all(name in text for name in constant)
     assert "by chance as good or better with probability" in text
-    assert "architectures), method mine" in text
+    assert "mine, chain (3 architectures), " in text
     none = in_folder(
         *(out, search, dataset), constant_architectures=None, random_architectures=0
     )
