@@ -338,11 +338,10 @@ def _retrain(given: dict[str, Any]) -> None:
 
 
 def _report(given: dict[str, Any]) -> None:
-    out = given.get("out")
-    # `runs/*` has the last report too, where that is in `runs`.
-    runs = [
-        one for one in given["run"] if out is None or one.resolve() != out.resolve()
-    ]
+    runs, out = given["run"], given.get("out")
+    if out and (out / "gap.txt").exists() and not (out / comparison.REPORT).exists():
+        # `runs/*` has the folder of the last report too, which is no search.
+        runs = [one for one in runs if one.resolve() != out.resolve()] or runs
     print(comparison.compare(runs, out, given.get("table")))
 
 

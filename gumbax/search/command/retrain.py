@@ -89,11 +89,11 @@ def retrain(
             be used, or the loss is not finite.
     """
     progress = progress or Silent()
-    dataset = load_data(options)
     asked = options
     if options.space is None:
         options = replace(options, space=genotype.space)
         options.check()
+    dataset = load_data(options)
     space = options.make_space(dataset)
     try:
         genotype.check(space)

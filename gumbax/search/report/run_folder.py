@@ -57,7 +57,7 @@ def write_space(out: Path, space: Any, options: Mapping[str, Any]) -> None:
 
 
 def experiment(options: Mapping[str, Any]) -> str:
-    """What runs of one name share, for a reader: the method, and its cost."""
+    """The method and its cost, for a reader: such runs differ in the seed alone."""
     cost, budget, weight = map(options.get, ("cost", "budget", "cost_weight"))
     words = [str(options.get("method"))]
     if budget is not None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from gumbax.search.command import cli, options, run
+from gumbax.search.command import cli, known_costs, options, run
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.network import costs
 from gumbax.search.report import pictures
@@ -190,3 +190,15 @@ def test_primitive_that_cannot_be_counted_needs_a_count_if_it_is_asked_for(tmp_p
         SearchError, match=r"`fft` in 'spectral'\. Give its count: a cost"
     ):
         run.known_costs(tmp_path, uncounted(), (5,), 3, asked="multiply_adds")
+
+
+def test_costs_of_a_space_that_cannot_be_traced_are_left_out(tmp_path, monkeypatch):
+    """The search itself may run: its own costs are then nobody's question."""
+
+    def untraceable(*arguments):
+        raise TypeError("a value was asked for")
+
+    monkeypatch.setattr(known_costs, "cost_tables", untraceable)
+    assert known_costs.known_costs(tmp_path, CHAIN, (5,), 3) == {}
+    with pytest.raises(SearchError, match="`--cost` must be known of every primitive"):
+        known_costs.known_costs(tmp_path, CHAIN, (5,), 3, asked="weights")

@@ -17,6 +17,7 @@ from gumbax.search.command.retrain import read_genotype
 from gumbax.search.data import datasets
 from gumbax.search.genotype.genotype import Genotype
 from gumbax.search.loops.evaluation import accuracy
+from gumbax.search.spaces.named import SPACES
 from gumbax.search.store.errors import SearchError
 from tests.search.small_run import (
     GENOTYPE,
@@ -321,3 +322,20 @@ def test_loss_that_is_not_finite_is_said(capsys, rows, tmp_path, monkeypatch):
     error = refused(capsys, "retrain", path, rows, "--out", tmp_path / "run")
     assert "The loss became nan" in error
     assert "Lower the learning rate" in error
+
+
+def test_sequences_of_ones_own_are_read_as_such(tmp_path, monkeypatch):
+    """By the space of the genotype, where no `--space` says so."""
+    path, seen = tmp_path / "mine.npz", []
+    x = np.zeros((6, 40, 3), np.float32)
+    np.savez(path, x_train=x, y_train=np.arange(6) % 2, x_test=x, y_test=[0, 1] * 3)
+
+    def stopped(space, genotype, train, **options):
+        seen.append((space.name, train.inputs.shape))
+        raise Stop
+
+    monkeypatch.setattr(retrain, "Training", stopped)
+    genotype = Genotype.from_index(0, SPACES["sequences"]())
+    with pytest.raises(Stop):
+        retrain.retrain(tmp_path / "run", genotype, Options(str(path)))
+    assert seen == [("sequences", (6, 40, 3))]

@@ -168,6 +168,15 @@ def test_report_among_the_runs_is_none_of_them(capsys, runs, tmp_path):
     for folders in (runs, [*runs, out]):
         assert cli.main(["report", *map(str, folders), "--out", str(out)]) == 0
         assert "3 runs" in capsys.readouterr().out
+    # Alone it is the folder that has no search.
+    assert "be the folder of a finished search" in refused(
+        capsys, "report", out, "--out", out
+    )
+    # A run may take the report into its own folder, and is one of them still.
+    for _ in range(2):
+        arguments = ["report", *map(str, runs), "--out", str(runs[0])]
+        assert cli.main(arguments) == 0
+        assert "3 runs" in capsys.readouterr().out
 
 
 def test_same_data_in_another_place_are_the_same(tmp_path):

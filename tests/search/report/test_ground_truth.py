@@ -196,7 +196,7 @@ def test_accuracies_that_are_there_already_make_the_same_report(runs, tmp_path):
 
 
 def test_after_each_epoch_it_is_what_the_budget_leaves(runs, tmp_path):
-    """A convolution costs 5: the two most probable cells have one each, or two."""
+    """A convolution costs more than there is; without a budget there is one in each."""
     folders, table = runs
     options = {"cost": "weights", "budget": 4.0}
     out = write_run(tmp_path / "within", 2, **options)
